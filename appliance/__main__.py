@@ -1,0 +1,19 @@
+"""The entry point: answers `--version` at once, leaves all else to the command line."""
+
+import sys
+
+from appliance import __version__
+
+
+def main() -> None:
+    """Run one command and exit with its code."""
+    if sys.argv[1:] == ["--version"]:
+        print(f"llm-appliance {__version__}")  # noqa: T201 - importing the command line takes ten times as long
+        return
+    from appliance.cli import run
+
+    sys.exit(run())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""Makes what a deployment needs present, digest-checked: engines, the gateway's packages, model weights."""
+
+from pathlib import Path
+
+from appliance.acquire import build, debian, store, wheels
+from appliance.acquire.source import Source
+from appliance.domain.deployment import Artifact, Deployment
+from appliance.errors import ArtifactError
+from appliance.report import Progress
+from appliance.system.machine import Machine
+
+MAKERS = {"debs": debian.gateway, "build": build.llama_server, "wheels": wheels.environment}
+"""What makes an artifact of each kind; each leaves a finished one alone."""
+
+
+def acquire(deployment: Deployment, machine: Machine, source: Source, progress: Progress) -> None:
+    """Make every artifact and every model present. Raises ArtifactError, CommandError or HostError."""
+    for artifact in deployment.artifacts:
+        maker = MAKERS.get(artifact.kind)
+        if maker is None:
+            raise ArtifactError(f"{artifact.name}: artifacts of kind {artifact.kind!r} are not known")
+        maker(artifact, deployment, machine, source, progress)
+    for model in deployment.models:
+        store.add(model, deployment.layout.state, progress, group=deployment.group)
+
+
+def missing(deployment: Deployment) -> tuple[int, int]:
+    """Return the bytes that are still to be made or copied: (engines and packages, weights), roughly."""
+    engines = sum(SPACE[one.kind] for one in deployment.artifacts if one.kind in SPACE and not _present(one, deployment))
+    weights = sum(model.weights.size for model in deployment.models if not store.has(model, deployment.layout.state))
+    return engines, weights
+
+
+SPACE = {"debs": 60 << 20, "build": 1500 << 20, "wheels": 1800 << 20}
+"""Bytes that making an artifact takes at its peak: source, compiler and objects measured, a fifth on top."""
+
+
+def _present(artifact: Artifact, deployment: Deployment) -> bool:
+    state = Path(deployment.layout.state)
+    return any(path.name.endswith(artifact.digest[:16]) for part in ("engines", "gateway") for path in state.glob(f"{part}/[!.]*"))

@@ -1,0 +1,132 @@
+"""Debian and Ubuntu packages, fetched and verified by apt, unpacked into a directory of ours: nothing is installed."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Final
+
+from appliance.acquire.source import Source, refuse_offline
+from appliance.domain.changes import Command
+from appliance.domain.deployment import Artifact, Deployment
+from appliance.errors import ArtifactError
+from appliance.report import Progress
+from appliance.system.machine import Machine, sync
+
+SKIPPED: Final = ("libc6", "libgcc-s1", "libc-bin", "libcrypt1")
+"""The running system's own are used, so that its loader and its C library always match."""
+LIBRARIES: Final = ("lib", "lua", "zlib", "nginx")
+"""Beginnings of the names that the gateway runs with; the rest of the closure is maintainer scripts' tools."""
+DIRECTORIES: Final = ("bin", "sbin", "lib", "lib64", "lib32", "libx32")
+
+
+def gateway(
+    artifact: Artifact, deployment: Deployment, machine: Machine, source: Source, progress: Progress
+) -> None:
+    """Unpack nginx, its Lua module and their libraries."""
+    target = Path(deployment.gateway.root)
+    if target.is_dir():
+        return
+    refuse_offline(source, "nginx")
+    progress.step("gateway", "nginx and its Lua module, from this distribution's packages")
+    archives = fetch(tuple(artifact.ref.split()), Path(deployment.layout.cache), machine)
+    chosen = [path for path in archives if _name(path).startswith(LIBRARIES) and _name(path) not in SKIPPED]
+    draft = target.with_name(f".{target.name}.new")
+    unpack(chosen, draft, machine)
+    probe = Command(
+        argv=(f"{draft}/usr/sbin/nginx", "-v"),
+        env=(("LD_LIBRARY_PATH", deployment.gateway.library_path.replace(str(target), str(draft))),),
+    )
+    done = machine.run(probe)
+    if done.code:
+        raise ArtifactError(f"the unpacked nginx does not start: {done.stderr.strip()}")
+    draft.rename(target)
+    sync(target.parent)
+
+
+def fetch(packages: tuple[str, ...], cache: Path, machine: Machine) -> list[Path]:
+    """Download packages with all that they depend on; apt checks its signed index. Raises ArtifactError.
+
+    The closure is resolved as if nothing were installed, so that it does not change when the system does.
+    """
+    if not machine.which("apt-get") or not machine.which("dpkg-deb"):
+        raise ArtifactError("no apt-get here: nginx is taken from Debian's or Ubuntu's packages")
+    home = cache / "debs" / packages[0]
+    for part in ("state/lists/partial", "archives/partial"):
+        (home / part).mkdir(parents=True, exist_ok=True)
+    (home / "state" / "status").touch()
+    options = _options(home)
+    _apt(machine, ("apt-get", *options, "update"))
+    wanted = ("install", "--download-only", "--yes", "--no-install-recommends", "--", *packages)
+    _apt(machine, ("apt-get", *options, *wanted))
+    names = _apt(machine, ("apt-get", *options, "--print-uris", *wanted))
+    kept = {line.split()[1] for line in names.splitlines() if line.startswith("'") and len(line.split()) > 1}
+    return sorted(path for path in (home / "archives").glob("*.deb") if not kept or path.name in kept)
+
+
+def unpack(archives: list[Path], root: Path, machine: Machine) -> None:
+    """Unpack packages into a new directory laid out as a merged /usr; absolute links are made to stay inside."""
+    shutil.rmtree(root, ignore_errors=True)
+    for name in DIRECTORIES:
+        (root / "usr" / name).mkdir(parents=True)
+        (root / name).symlink_to(f"usr/{name}")
+    for archive in archives:
+        stream = root / ".unpacking.tar"
+        read = Command(argv=("dpkg-deb", "--fsys-tarfile", str(archive)), stdout=str(stream), timeout=300)
+        # Not `dpkg-deb -x`: it puts a directory where the merged /usr has its link.
+        write = Command(
+            argv=(
+                "tar", "-x", "-f", str(stream), "-C", str(root), "--keep-directory-symlink", "--no-same-owner",
+                "--no-same-permissions", "--exclude=./usr/share/doc", "--exclude=./usr/share/man",
+                "--exclude=./usr/share/locale", "--exclude=./usr/share/info", "--exclude=./usr/share/lintian",
+            ),
+            timeout=300,
+        )  # fmt: skip
+        for command in (read, write):
+            done = machine.run(command)
+            if done.code:
+                raise ArtifactError(f"{archive.name} cannot be unpacked: {done.stderr.strip()[-500:]}")
+        stream.unlink()
+    _keep_links_inside(root)
+
+
+def _options(home: Path) -> tuple[str, ...]:
+    settings = {
+        "Dir::State": home / "state",
+        "Dir::State::lists": home / "state" / "lists",
+        "Dir::State::status": home / "state" / "status",
+        "Dir::Cache": home,
+        "Dir::Cache::archives": home / "archives",
+        "Dir::Log": home,
+        "Acquire::Languages": "none",
+        "Acquire::Retries": "3",
+        "APT::Sandbox::User": "root",
+        # The machine's own hooks are not meant for our private lists.
+        "APT::Update::Post-Invoke": "",
+        "APT::Update::Post-Invoke-Success": "",
+        "APT::Update::Error-Mode": "any",
+    }
+    return ("-q", *(word for key, value in settings.items() for word in ("-o", f"{key}={value}")))
+
+
+def _apt(machine: Machine, argv: tuple[str, ...]) -> str:
+    done = machine.run(Command(argv=argv, timeout=1200, env=(("DEBIAN_FRONTEND", "noninteractive"),)))
+    if done.code:
+        said = [line for line in (done.stderr + done.stdout).splitlines() if line.startswith(("E:", "W:"))]
+        raise ArtifactError(
+            "packages cannot be fetched: " + " ".join(said[-3:] or [f"apt-get ends with {done.code}"]),
+            hint="check the network and /etc/apt/sources.list; behind a proxy set Acquire::http::Proxy or http_proxy",
+        )
+    return done.stdout
+
+
+def _keep_links_inside(root: Path) -> None:
+    for directory, names, files in os.walk(root):
+        for name in (*names, *files):
+            path = Path(directory, name)
+            if path.is_symlink() and (target := os.readlink(path)).startswith("/"):  # noqa: PTH115
+                path.unlink()
+                path.symlink_to(os.path.relpath(f"{root}{target}", os.path.realpath(directory)))
+
+
+def _name(archive: Path) -> str:
+    return archive.name.partition("_")[0]

@@ -1,0 +1,63 @@
+"""From a model's spec to a Model: where its files are, what their headers say, and their digests."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from appliance import resources
+from appliance.domain.changes import Record
+from appliance.domain.deployment import Model
+from appliance.domain.spec import SMOKE, ModelSpec
+from appliance.domain.weights import WeightFile, Weights
+from appliance.errors import ArtifactError
+from appliance.report import Progress, work
+from appliance.weights.digest import model_digest, sha256
+from appliance.weights.inspect import inspect
+
+NONE = "none"
+"""Source of a model without weights, for the dummy engine."""
+
+
+def resolve(item: ModelSpec, record: Record | None, progress: Progress) -> Model:
+    """Return the model with digests; files that did not change since they were recorded are not read again."""
+    known = _recorded(item, record)
+    if item.source == NONE:
+        return Model(name=item.name, source=NONE, weights=_nothing(), digest=model_digest(()))
+    path = resources.SMOKE / "smoke.gguf" if item.source == SMOKE else Path(item.source)
+    if known and (not path.exists() or _unchanged(known)):
+        return known
+    weights = inspect(path)
+    files = tuple(_digested(file, progress) for file in weights.files)
+    return Model(
+        name=item.name, source=item.source, weights=replace(weights, files=files), digest=model_digest(files)
+    )
+
+
+def _recorded(item: ModelSpec, record: Record | None) -> Model | None:
+    models = record.deployment.models if record else ()
+    return next((model for model in models if (model.name, model.source) == (item.name, item.source)), None)
+
+
+def _unchanged(model: Model) -> bool:
+    """Compare size and time of modification; a file that was replaced shows a new one of either."""
+    try:
+        statuses = [os.stat(file.path) for file in model.weights.files]  # noqa: PTH116
+    except OSError:
+        return False
+    return all(
+        (status.st_size, status.st_mtime_ns) == (file.size, file.modified)
+        for status, file in zip(statuses, model.weights.files, strict=True)
+    )
+
+
+def _digested(file: WeightFile, progress: Progress) -> WeightFile:
+    try:
+        modified = os.stat(file.path).st_mtime_ns  # noqa: PTH116
+        with work(progress, f"reading {file.name}", file.size) as bar:
+            return replace(file, sha256=sha256(file.path, bar.advance), modified=modified)
+    except OSError as error:
+        raise ArtifactError(f"{file.path}: {error.strerror}") from error
+
+
+def _nothing() -> Weights:
+    return Weights(format=NONE, architecture=NONE, files=())

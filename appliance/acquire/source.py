@@ -1,0 +1,88 @@
+"""Where artifacts come from: the registries and mirrors that pip and apt are set up for, or nothing when offline."""
+
+import os
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from appliance.domain.changes import Command
+from appliance.errors import ArtifactError
+from appliance.system.machine import Machine
+
+PUBLIC: Final = "https://pypi.org/simple"
+"""Python's own index, where nothing else is set up."""
+TRUST: Final = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
+"""Where distributions keep the certificates that this machine trusts, a company's own among them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """The registries that may be asked."""
+
+    offline: bool = False
+    """Nothing may reach the network."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Index:
+    """The Python package index of this machine, as pip is set up."""
+
+    url: str
+    extra: tuple[str, ...] = ()
+    find_links: tuple[str, ...] = ()
+
+    def environment(self, source: Source) -> tuple[tuple[str, str], ...]:
+        """Return what makes uv ask the same places as pip, trusting what the system trusts."""
+        pairs = [
+            ("UV_DEFAULT_INDEX", self.url),
+            ("UV_INDEX", " ".join(self.extra)),
+            ("UV_FIND_LINKS", ",".join(self.find_links)),
+            ("UV_NATIVE_TLS", "1"),
+            ("UV_SYSTEM_CERTS", "1"),
+            ("UV_NO_CONFIG", "1"),
+            ("UV_PYTHON_DOWNLOADS", "never"),
+            ("UV_OFFLINE", "1" if source.offline else ""),
+            ("SSL_CERT_FILE", certificates()),
+        ]
+        return tuple((name, value) for name, value in pairs if value)
+
+
+def index(machine: Machine) -> Index:
+    """Read pip's settings: its environment variables first, then its files."""
+    done = machine.run(Command(argv=(sys.executable, "-m", "pip", "config", "list"), timeout=30))
+    settings = parse_pip_config(done.stdout)
+    environment = {key.removeprefix("PIP_").lower().replace("_", "-"): value for key, value in os.environ.items()}
+    merged = {**settings, **{key: value for key, value in environment.items() if key in NAMES}}
+    return Index(
+        url=os.environ.get("UV_DEFAULT_INDEX") or merged.get("index-url", PUBLIC),
+        extra=tuple(merged.get("extra-index-url", "").split()),
+        find_links=tuple(merged.get("find-links", "").split()),
+    )
+
+
+NAMES: Final = ("index-url", "extra-index-url", "find-links")
+
+
+def parse_pip_config(text: str) -> dict[str, str]:
+    """Return `index-url` and its like from `pip config list`: lines of `section.name='value'`."""
+    pairs = (line.split("=", 1) for line in text.splitlines() if "=" in line)
+    found = {}
+    for key, value in pairs:
+        section, _, name = key.strip().rpartition(".")
+        if section in ("global", "install", "download", ":env:") and name in NAMES:
+            found[name] = " ".join(shlex.split(value)).replace("\\n", " ")
+    return found
+
+
+def certificates() -> str:
+    """Return the file of trusted certificates, "" where the library's own must do."""
+    candidates = (os.environ.get("SSL_CERT_FILE", ""), os.environ.get("PIP_CERT", ""), *TRUST)
+    return next((path for path in candidates if path and Path(path).is_file()), "")
+
+
+def refuse_offline(source: Source, what: str) -> None:
+    """Raise ArtifactError when `what` would have to come over the network and must not."""
+    if source.offline:
+        raise ArtifactError(f"{what} is not here, and --offline forbids to fetch it", hint="run it once with network")

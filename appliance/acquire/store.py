@@ -1,0 +1,104 @@
+"""The store of weights: one directory for each set of files, named by its digest, never changed afterwards."""
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+from appliance.domain.deployment import Model
+from appliance.domain.weights import WeightFile
+from appliance.errors import ArtifactError, HostError
+from appliance.report import Bar, Progress, amount_text, work
+from appliance.system.machine import sync
+
+BLOCK = 4 << 20
+
+
+def home(model: Model, state: str) -> Path:
+    """Return the model's directory in the store."""
+    return Path(state, "store", "models", model.digest)
+
+
+def has(model: Model, state: str) -> bool:
+    """Tell whether the model is in the store; it only shows there when it is whole."""
+    return not model.weights.files or home(model, state).is_dir()
+
+
+def add(model: Model, state: str, progress: Progress, *, group: str = "") -> None:
+    """Link or copy a model's files into the store. Raises ArtifactError when a digest does not match."""
+    if has(model, state):
+        return
+    target = home(model, state)
+    draft = target.with_name(f".{target.name}.new")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    progress.step("store", f"{model.name}: {amount_text(model.weights.size)}")
+    try:
+        with work(progress, f"copying {model.name}", model.weights.size) as bar:
+            for file in model.weights.files:
+                _take(file, draft / file.name, bar, shared=not group)
+    except OSError as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise HostError(f"{model.name} cannot be stored in {target.parent}: {error.strerror or error}") from error
+    except ArtifactError:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    sync(draft)
+    draft.rename(target)
+    sync(target.parent)
+
+
+def _take(file: WeightFile, target: Path, bar: Bar, *, shared: bool) -> None:
+    """Hard-link a file that everybody may read and nobody else may change; copy any other."""
+    try:
+        status = os.stat(file.path)  # noqa: PTH116
+    except OSError as error:
+        raise ArtifactError(
+            f"{file.path}: {error.strerror}", hint="give the model's files again: llm-appliance add-model NAME PATH"
+        ) from error
+    safe = status.st_uid == os.geteuid() and not status.st_mode & 0o022 and (shared or status.st_mode & 0o004)
+    if safe and _link(file, target):
+        if _digest(target, bar) != file.sha256:
+            target.unlink()
+            raise _changed(file)
+        return
+    if _copy(file.path, target, bar) != file.sha256:
+        raise _changed(file)
+    target.chmod(0o644)
+
+
+def _link(file: WeightFile, target: Path) -> bool:
+    try:
+        os.link(file.path, target)
+    except OSError:
+        return False
+    return True
+
+
+def _digest(path: Path, bar: Bar) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(BLOCK):
+            digest.update(block)
+            bar.advance(len(block))
+    return digest.hexdigest()
+
+
+def _copy(source: str, target: Path, bar: Bar) -> str:
+    """Copy and digest in one pass, to the disk."""
+    digest = hashlib.sha256()
+    with open(source, "rb") as reader, target.open("xb") as writer:  # noqa: PTH123
+        while block := reader.read(BLOCK):
+            writer.write(block)
+            digest.update(block)
+            bar.advance(len(block))
+        writer.flush()
+        os.fsync(writer.fileno())
+    return digest.hexdigest()
+
+
+def _changed(file: WeightFile) -> ArtifactError:
+    return ArtifactError(
+        f"{file.path} is not the file that was planned with: its digest differs",
+        hint="it changed meanwhile; run the command again",
+    )

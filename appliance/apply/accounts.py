@@ -1,0 +1,65 @@
+"""The users and the group that engines and gateway run as, and the directories that they may write."""
+
+import os
+import shutil
+from pathlib import Path
+
+from appliance.domain.changes import Command
+from appliance.domain.deployment import Deployment
+from appliance.errors import CommandError
+from appliance.system.machine import Machine, group_exists, user_comment, user_exists
+
+
+COMMENT = "LLM appliance"
+"""In the account's comment field: how we know our own again, also after a run that was killed."""
+
+
+def create(deployment: Deployment, machine: Machine) -> None:
+    """Create the accounts that are missing. Raises CommandError."""
+    if not deployment.user:
+        return
+    if not group_exists(deployment.group):
+        _must(machine, "groupadd", "--system", deployment.group)
+    for user in (deployment.user, deployment.gateway_user):
+        if not user_exists(user):
+            _must(
+                machine, "useradd", "--system", "--no-create-home", "--home-dir", "/nonexistent",
+                "--shell", "/usr/sbin/nologin", "--comment", COMMENT, "--gid", deployment.group, user,
+            )  # fmt: skip
+
+
+def ours(deployment: Deployment) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the (users, groups) that we made; an account of the same name that was there before is not ours."""
+    names = (deployment.user, deployment.gateway_user)
+    users = tuple(name for name in names if name and user_comment(name) == COMMENT)
+    return users, (deployment.group,) if users else ()
+
+
+def delete(users: tuple[str, ...], groups: tuple[str, ...], machine: Machine) -> tuple[str, ...]:
+    """Remove accounts; return those that could not be."""
+    left = [user for user in users if machine.run(Command(argv=("userdel", user), ok_codes=(0, 6))).code not in (0, 6)]
+    left += [group for group in groups if group_exists(group) and machine.run(Command(argv=("groupdel", group))).code]
+    return tuple(left)
+
+
+def directories(deployment: Deployment) -> None:
+    """Make what systemd would make: sockets', caches' and logs' directories, each owned by who writes there."""
+    layout = deployment.layout
+    owners = {"gateway": deployment.gateway_user, **{item.name: deployment.user for item in deployment.services}}
+    Path(layout.log).mkdir(parents=True, exist_ok=True)
+    if deployment.runtime == "systemd":
+        return
+    for name, owner in owners.items():
+        for base, mode in ((layout.run, 0o750), (layout.cache, 0o700)):
+            path = Path(base, name)
+            path.mkdir(parents=True, exist_ok=True)
+            if owner:
+                shutil.chown(path, owner, deployment.group)
+            path.chmod(mode)
+    os.chmod(layout.run, 0o755)  # noqa: PTH101, S103 - the gateway must reach the engines' directories
+
+
+def _must(machine: Machine, *argv: str) -> None:
+    done = machine.run(Command(argv=argv))
+    if done.code:
+        raise CommandError(f"{argv[0]} {argv[-1]} ends with {done.code}: {done.stderr.strip()}")

@@ -1,0 +1,219 @@
+"""The one way in which files come into force, and the way back."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from appliance import gateway
+from appliance.apply import accounts
+from appliance.apply.generation import Generations, digest, written
+from appliance.domain.changes import Changeset, Command, Completed, File, Record
+from appliance.domain.deployment import Deployment
+from appliance.errors import ApplianceError, CommandError, UnhealthyError
+from appliance.report import Progress
+from appliance.runtimes import runtime
+from appliance.system.machine import Machine
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What apply did."""
+
+    generation: int
+    changed: tuple[str, ...]
+    """Paths that were written or removed; () = everything was as it should be."""
+    kept: tuple[str, ...] = ()
+    """Copies of files of ours that somebody had edited by hand."""
+
+
+def apply(
+    changes: Changeset, generations: Generations, machine: Machine, progress: Progress, healthy: Callable[[], None]
+) -> Report:
+    """Bring `changes` into force; `healthy` raises UnhealthyError when the result does not answer."""
+    before = generations.record()
+    good = generations.confirmed(before)
+    changed = differences(changes, before, machine)
+    kept: tuple[str, ...] = ()
+    if before and not changed:
+        record = before
+    else:
+        record = _prepare(changes, changed, before, good, generations, machine, progress)
+        progress.step("switch", f"to generation {record.generation}")
+        kept = _switch(record, before, generations, machine)
+    deployment = record.deployment
+    try:
+        if changed:
+            progress.step("start", ", ".join(("gateway", *(service.name for service in deployment.services))))
+        _run_all(runtime(deployment.runtime).activate(deployment, changed), machine)
+        progress.step("health", "waiting for every model to answer")
+        healthy()
+    except (UnhealthyError, CommandError) as error:
+        if record.confirmed:
+            raise
+        _return(good, record, generations, machine, progress)
+        back = f"generation {good.generation} is back" if good else "nothing was installed before, so nothing runs"
+        raise UnhealthyError(f"{error.message}\n{back}", hint=error.hint) from error
+    if not record.confirmed:
+        generations.confirm(record)
+        generations.prune(record.generation)
+    return Report(generation=record.generation, changed=tuple(sorted(changed)), kept=kept)
+
+
+def _prepare(
+    changes: Changeset, changed: frozenset[str], before: Record | None, good: Record | None,
+    generations: Generations, machine: Machine, progress: Progress,
+) -> Record:  # fmt: skip
+    """Write and check a new generation; nothing that runs has noticed yet."""
+    number = generations.next_number()
+    deployment = changes.deployment
+    progress.step("write", f"generation {number}, {len(changed)} files differ")
+    generations.write(number, changes)
+    accounts.create(deployment, machine)
+    users, groups = accounts.ours(deployment)
+    progress.step("check", "gateway and " + deployment.runtime)
+    _check(deployment, generations.path(number), machine)
+    return Record(
+        schema=SCHEMA,
+        generation=number,
+        deployment=deployment,
+        files=written(tuple(file for file in changes.files if file.path.startswith("/"))),
+        users=_merged(before.users if before else (), users),
+        groups=_merged(before.groups if before else (), groups),
+        directories=_merged(before.directories if before else (), _missing_directories(changes)),
+        fallback=good.generation if good else 0,
+    )
+
+
+def differences(changes: Changeset, before: Record | None, machine: Machine) -> frozenset[str]:
+    """Return the paths that are not on the machine as they should be, and those that should go."""
+    layout = changes.deployment.layout
+    wanted = {file.path: file for file in changes.files}
+    paths = {path: path if path.startswith("/") else f"{layout.current}/{path}" for path in wanted}
+    stale = {path for path, file in wanted.items() if machine.read(paths[path], 8 << 20) != file.content}
+    gone = {item.path for item in before.files if item.path not in wanted} if before else set()
+    return frozenset(stale | gone)
+
+
+def remove_everything(record: Record, generations: Generations, machine: Machine) -> tuple[str, ...]:
+    """Stop all, remove every file, directory and account of the record; return what is left behind."""
+    deployment = record.deployment
+    module = runtime(deployment.runtime)
+    for command in module.retire(deployment, ("gateway", *(service.name for service in deployment.services))):
+        machine.run(command)
+    left = [item.path for item in record.files if not _remove_own(item.path, item.sha256, machine)]
+    generations.unlink()
+    for command in module.settle(deployment):
+        machine.run(command)
+    for path in sorted(record.directories, key=len, reverse=True):
+        _remove_if_empty(path)
+    left += accounts.delete(record.users, record.groups, machine)
+    generations.forget()
+    return tuple(left)
+
+
+def _check(deployment: Deployment, generation: str, machine: Machine) -> None:
+    """Run every configuration check on files that are not in force yet."""
+    accounts.directories(deployment)
+    for command in (*gateway.check(deployment, generation), *runtime(deployment.runtime).check(deployment, generation)):
+        _run(command, machine)
+
+
+def _switch(record: Record, before: Record | None, generations: Generations, machine: Machine) -> tuple[str, ...]:
+    """Stop what goes, put the system files in place, flip the link, write the record."""
+    deployment = record.deployment
+    if before:
+        names = {service.name for service in deployment.services}
+        gone = tuple(service.name for service in before.deployment.services if service.name not in names)
+        module = runtime(before.deployment.runtime)
+        if before.deployment.runtime != deployment.runtime:
+            gone = ("gateway", *(service.name for service in before.deployment.services))
+        if gone:
+            for command in module.retire(before.deployment, gone):
+                machine.run(command)
+    # Until the switch is over the record names the old files too: a run that is killed here loses track of none.
+    old = tuple(item for item in before.files if item.path not in {file.path for file in record.files}) if before else ()
+    generations.save(replace(record, files=record.files + old))
+    kept = _place(generations.system_files(record.generation), before, machine)
+    generations.flip(record.generation)
+    generations.save(record)
+    return kept
+
+
+def _place(files: tuple[File, ...], before: Record | None, machine: Machine) -> tuple[str, ...]:
+    """Write system files and remove those that went; a hand-edited one is kept beside the new one."""
+    known = {item.path: item.sha256 for item in before.files} if before else {}
+    kept = []
+    for file in files:
+        there = machine.read(file.path, 8 << 20)
+        if there == file.content:
+            continue
+        if there is not None and file.path in known and digest(there) != known[file.path]:
+            copy = f"{file.path}.edited-{digest(there)[:8]}"
+            machine.write(File(path=copy, content=there, mode=0o600))
+            kept.append(copy)
+        machine.write(file)
+    wanted = {file.path for file in files}
+    for path, sha256 in known.items():
+        if path not in wanted:
+            _remove_own(path, sha256, machine)
+    return tuple(kept)
+
+
+def _return(
+    before: Record | None, failed: Record, generations: Generations, machine: Machine, progress: Progress
+) -> None:
+    """Put the previous generation back in force, best effort: each step is tried whatever the one before did."""
+    progress.step("return", f"to generation {before.generation}" if before else "to nothing")
+    if before is None:
+        remove_everything(failed, generations, machine)
+        return
+    changed = frozenset(item.path for item in (*before.files, *failed.files)) | {"supervisord.conf", "nginx/nginx.conf"}
+    same = {(item.path, item.sha256) for item in before.files} & {(item.path, item.sha256) for item in failed.files}
+    changed -= {path for path, _ in same}
+    try:
+        _switch(before, failed, generations, machine)
+        _run_all(runtime(before.deployment.runtime).activate(before.deployment, changed), machine)
+    except ApplianceError as error:
+        progress.note(f"could not be put back completely: {error.message}")
+
+
+def _run_all(commands: tuple[Command, ...], machine: Machine) -> None:
+    for command in commands:
+        _run(command, machine)
+
+
+def _run(command: Command, machine: Machine) -> Completed:
+    done = machine.run(command)
+    if done.code not in command.ok_codes:
+        said = (done.stderr.strip() or done.stdout.strip())[-2000:]
+        raise CommandError(f"{' '.join(command.argv)} ends with {done.code}:\n{said}")
+    return done
+
+
+def _remove_own(path: str, sha256: str, machine: Machine) -> bool:
+    """Remove a file unless somebody edited it; tell whether it is gone."""
+    there = machine.read(path, 8 << 20)
+    if there is not None and digest(there) != sha256:
+        return False
+    machine.remove(path)
+    return True
+
+
+def _missing_directories(changes: Changeset) -> tuple[str, ...]:
+    """Return the directories that our files will bring with them."""
+    parents = {str(parent) for file in changes.files if file.path.startswith("/") for parent in Path(file.path).parents}
+    return tuple(sorted(path for path in parents if not os.path.isdir(path)))  # noqa: PTH112
+
+
+def _remove_if_empty(path: str) -> None:
+    try:
+        os.rmdir(path)  # noqa: PTH106
+    except OSError:
+        return
+
+
+def _merged(old: tuple[str, ...], new: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted({*old, *new}))

@@ -1,0 +1,119 @@
+"""Generations on disk: each one complete, numbered, with a link to the one in force and a record of what was written."""
+
+import hashlib
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from appliance import codec
+from appliance.domain.changes import Changeset, File, Record, Written
+from appliance.domain.deployment import Layout
+from appliance.errors import SpecError
+from appliance.system.machine import Machine, sync
+
+KEPT = 8
+"""Generations that stay for a rollback."""
+
+
+class Generations:
+    """The generations below one state directory."""
+
+    def __init__(self, layout: Layout, machine: Machine) -> None:
+        self._machine = machine
+        self._home = Path(layout.state) / "generations"
+        self._current = layout.current
+        self._record = f"{layout.state}/record.json"
+
+    def record(self) -> Record | None:
+        """Return what is installed, None when nothing is. Raises SpecError on a record that cannot be read."""
+        content = self._machine.read(self._record, codec.MAX_BYTES)
+        if not content:
+            return None
+        try:
+            return codec.load_json(Record, content, source=self._record)
+        except SpecError as error:
+            error.hint = f"{self._home} holds each generation's deployment.json; move the record away to install anew"
+            raise
+
+    def confirmed(self, record: Record | None) -> Record | None:
+        """Return the last record that was healthy: this one, or the one it would fall back to."""
+        if record is None or record.confirmed:
+            return record
+        path = f"{self.path(record.fallback)}/record.json"
+        content = self._machine.read(path, codec.MAX_BYTES)
+        return codec.load_json(Record, content, source=path) if content else None
+
+    def save(self, record: Record) -> None:
+        """Write the record."""
+        self._machine.write(File(path=self._record, content=codec.dump_json(record).encode()))
+
+    def confirm(self, record: Record) -> None:
+        """Write that the record's generation was healthy, also into the generation itself."""
+        content = codec.dump_json(replace(record, confirmed=True)).encode()
+        self._machine.write(File(path=f"{self.path(record.generation)}/record.json", content=content))
+        self._machine.write(File(path=self._record, content=content))
+
+    def forget(self) -> None:
+        """Remove the record: nothing is installed any more."""
+        self._machine.remove(self._record)
+
+    def next_number(self) -> int:
+        """Return the number after the highest that was ever begun."""
+        return 1 + max((int(name) for name in self._machine.names(str(self._home)) if name.isdigit()), default=0)
+
+    def path(self, number: int) -> str:
+        """Return the directory of a generation."""
+        return str(self._home / str(number))
+
+    def write(self, number: int, changes: Changeset) -> None:
+        """Write a generation whole; it shows under its number only when every byte is there."""
+        draft = self._home / f".{number}.new"
+        shutil.rmtree(draft, ignore_errors=True)
+        for file in changes.files:
+            path = draft / ("root" + file.path if file.path.startswith("/") else file.path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(file.content)
+            path.chmod(file.mode)
+        for directory, _, names in os.walk(draft):
+            for name in names:
+                descriptor = os.open(f"{directory}/{name}", os.O_RDONLY)
+                os.fsync(descriptor)
+                os.close(descriptor)
+            sync(Path(directory))
+        draft.rename(self.path(number))
+        sync(self._home)
+
+    def flip(self, number: int) -> None:
+        """Put a generation in force with one rename."""
+        self._machine.link(f"generations/{number}", self._current)
+
+    def unlink(self) -> None:
+        """Put no generation in force."""
+        self._machine.remove(self._current)
+
+    def system_files(self, number: int) -> tuple[File, ...]:
+        """Return the files of a generation that belong elsewhere on the machine."""
+        root = Path(self.path(number)) / "root"
+        found = (path for path in sorted(root.rglob("*")) if path.is_file())
+        return tuple(
+            File(path="/" + str(path.relative_to(root)), content=path.read_bytes(), mode=path.stat().st_mode & 0o777)
+            for path in found
+        )
+
+    def prune(self, in_force: int) -> None:
+        """Remove what a rollback would not reach any more, and drafts that a killed run left."""
+        for name in self._machine.names(str(self._home)):
+            old = name.isdigit() and int(name) < in_force - KEPT
+            if old or name.startswith("."):
+                shutil.rmtree(self._home / name, ignore_errors=True)
+
+
+def written(files: tuple[File, ...]) -> tuple[Written, ...]:
+    """Return what the record keeps of files."""
+    return tuple(Written(path=file.path, sha256=digest(file.content), mode=file.mode) for file in files)
+
+
+def digest(content: bytes) -> str:
+    """Return SHA-256 as hex."""
+    return hashlib.sha256(content).hexdigest()

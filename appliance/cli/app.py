@@ -1,0 +1,107 @@
+"""The Typer application and the error boundary."""
+
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from types import FrameType
+
+import typer
+
+from appliance import __version__
+from appliance.cli import models, plans, services, site
+from appliance.errors import ApplianceError, ExitCode, InterruptedRunError
+from appliance.report import Result
+
+app = typer.Typer(
+    name="llm-appliance",
+    help="Turn this server into an LLM appliance: engines, systemd units, nginx in front.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich would double the time that --help takes
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+for module in (plans, models, services):
+    module.register(app)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"llm-appliance {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: bool = typer.Option(False, "--version", help="Print the version.", callback=_version, is_eager=True),
+) -> None:
+    """Turn this server into an LLM appliance: engines, systemd units, nginx in front."""
+
+
+def run() -> int:
+    """Run the command line and return the exit code; every error leaves through here."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        result = app(standalone_mode=False)
+        return int(result) if isinstance(result, int) else ExitCode.OK
+    except ApplianceError as error:
+        return _fail(error)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail(InterruptedRunError("interrupted", hint="the same command goes on where it stopped"))
+    except BrokenPipeError:
+        # Whoever read our output went away; there is nobody left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.OK
+    except OSError as error:
+        return _fail(_from_system(error))
+    except Exception as error:  # noqa: BLE001 - the boundary: a bug must leave a trace and a clear word
+        usage = getattr(error, "format_message", None)
+        if usage is not None:
+            return _usage(error, usage())
+        return _bug(error)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _fail(error: ApplianceError) -> int:
+    if "--json" in sys.argv:
+        result = Result(command=" ".join(sys.argv[1:2]), exit_code=error.code, errors=(error,))
+        print(result.envelope())  # noqa: T201 - the Result goes to stdout
+    else:
+        site.say(f"error: {error.message}" + (f"\nhint:  {error.hint}" if error.hint else ""))
+    return int(error.code)
+
+
+def _usage(error: Exception, message: str) -> int:
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "llm-appliance"
+    return _fail(_coded(ApplianceError(message, hint=f"{path} --help"), ExitCode.USAGE))
+
+
+def _from_system(error: OSError) -> ApplianceError:
+    where = f"{error.filename}: " if error.filename else ""
+    hints = {28: "make room on that disk, then run the same command again", 13: "run it with sudo", 30: "it is mounted read-only"}
+    return _coded(ApplianceError(f"{where}{error.strerror or error}", hint=hints.get(error.errno or 0, "")), ExitCode.HOST)
+
+
+def _bug(error: Exception) -> int:
+    text = "".join(traceback.format_exception(error))
+    path = Path(site.trace_directory(), f"llm-appliance-bug-{os.getpid()}.log")
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as stream:
+            stream.write(text)
+        hint = f"the traceback is in {path}"
+    except OSError:
+        hint = text
+    return _fail(_coded(ApplianceError(f"this is a bug in llm-appliance: {error}", hint=hint), ExitCode.BUG))
+
+
+def _coded(error: ApplianceError, code: ExitCode) -> ApplianceError:
+    error.code = code
+    return error

@@ -1,0 +1,121 @@
+"""add-model, remove-model, list."""
+
+from typing import Annotated
+
+import typer
+
+from appliance.cli.plans import preview, report
+from appliance.cli.site import DryRun, Json, Offline, Prefix, finish, site
+from appliance.errors import UsageError
+from appliance.report import Result
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("add-model")(add_model)
+    app.command("remove-model")(remove_model)
+    app.command("list")(list_models)
+
+
+def add_model(
+    name: Annotated[str, typer.Argument(help="Name that clients ask for, and path of its own endpoint.")],
+    path: Annotated[
+        str, typer.Argument(help="GGUF file (any shard of a split one), safetensors directory, or builtin:smoke.")
+    ] = "",
+    engine: Annotated[str, typer.Option(help="auto, llama-cpp, llama-cpp-python or dummy.")] = "auto",
+    context: Annotated[int | None, typer.Option(help="Tokens for each request.")] = None,
+    parallel: Annotated[int | None, typer.Option(help="Requests served at the same time by one replica.")] = None,
+    replicas: Annotated[int, typer.Option(help="Engines that serve this model side by side.")] = 1,
+    options: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A flag of the engine, without its dashes.")
+    ] = None,
+    offline: Offline = False,
+    dry_run: DryRun = False,
+    prefix: Prefix = "",
+    as_json: Json = False,
+) -> int:
+    """Serve one more model beside those that are served already."""
+    from appliance import flows
+    from appliance.acquire.source import Source
+    from appliance.domain.spec import ModelSpec
+
+    here = site(prefix, as_json=as_json)
+    model = ModelSpec(
+        name=name,
+        source=_source(name, path, engine),
+        engine=engine,
+        context=context,
+        parallel=parallel,
+        replicas=replicas,
+        options=tuple(_option(word) for word in options or ()),
+    )
+    if dry_run:
+        return preview("add-model", flows.planned(here, flows.add(model)), as_json=as_json)
+    return report("add-model", flows.converge(here, flows.add(model), Source(offline=offline)), as_json=as_json)
+
+
+def remove_model(
+    name: Annotated[str, typer.Argument(help="The model's name.")],
+    dry_run: DryRun = False,
+    prefix: Prefix = "",
+    as_json: Json = False,
+) -> int:
+    """Stop serving a model; its weights stay in the store."""
+    from appliance import flows
+    from appliance.acquire.source import Source
+
+    here = site(prefix, as_json=as_json)
+    if dry_run:
+        return preview("remove-model", flows.planned(here, flows.without(name)), as_json=as_json)
+    return report("remove-model", flows.converge(here, flows.without(name), Source()), as_json=as_json)
+
+
+def list_models(prefix: Prefix = "", as_json: Json = False) -> int:
+    """Show the models that are configured."""
+    from appliance import flows
+    from appliance.report import amount_text
+    from appliance.verify import address
+
+    here = site(prefix, as_json=as_json)
+    deployment = flows.installed(here).deployment
+    rows = [
+        {
+            "name": model.name,
+            "source": model.source,
+            "format": model.weights.format,
+            "architecture": model.weights.architecture,
+            "size": model.weights.size,
+            "engine": next(item.engine for item in deployment.services if item.model == model.name),
+            "context": next(item.context for item in deployment.services if item.model == model.name),
+            "endpoint": f"http://{address(deployment)}/{model.name}/v1",
+        }
+        for model in deployment.models
+    ]
+    lines = [f"{'NAME':16} {'ENGINE':16} {'CONTEXT':>8} {'SIZE':>10}  ENDPOINT"]
+    lines += [
+        f"{row['name']:16} {row['engine']:16} {row['context']:>8} {amount_text(int(str(row['size']))):>10}  {row['endpoint']}"
+        for row in rows
+    ]
+    return finish(Result(command="list", data={"models": rows}, text="\n".join(lines)), as_json=as_json)
+
+
+def _source(name: str, path: str, engine: str) -> str:
+    """Make a path absolute now: the services do not run in this directory."""
+    import os
+
+    if engine == "dummy" and not path:
+        return "none"
+    if path.startswith("builtin:") or (not path and name == "smoke"):
+        if path not in ("", "builtin:smoke"):
+            raise UsageError(f"{path} does not come with the appliance", hint="builtin:smoke")
+        return "builtin:smoke"
+    if not path:
+        raise UsageError(f"where are the files of {name}?", hint=f"llm-appliance add-model {name} /path/to/model.gguf")
+    return os.path.abspath(path)  # noqa: PTH100 - links stay: a hub's cache replaces what they point to
+
+
+def _option(word: str) -> tuple[str, str]:
+    key, equals, value = word.partition("=")
+    if not key or not equals:
+        raise UsageError(f"--set {word!r} is not KEY=VALUE", hint="for example --set temp=0.7")
+    return key.lstrip("-"), value

@@ -1,0 +1,204 @@
+"""install, plan, apply, verify, detect, uninstall."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from appliance.cli.site import DryRun, ExitCode, Json, Offline, Prefix, finish, site
+from appliance.report import Result
+
+if TYPE_CHECKING:
+    from appliance.flows import Converged, Edit, Planned
+
+Runtime = Annotated[str, typer.Option("--runtime", help="auto, systemd or supervisord.")]
+Listen = Annotated[str, typer.Option("--listen", metavar="ADDRESS:PORT", help="Where the gateway listens.")]
+Insecure = Annotated[bool, typer.Option("--insecure", help="Allow an address that is not loopback, without keys.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(install)
+    app.command()(plan)
+    app.command()(apply)
+    app.command()(verify)
+    app.command()(detect)
+    app.command()(uninstall)
+
+
+def install(
+    runtime: Runtime = "",
+    listen: Listen = "",
+    insecure: Insecure = False,
+    offline: Offline = False,
+    dry_run: DryRun = False,
+    prefix: Prefix = "",
+    as_json: Json = False,
+) -> int:
+    """Install, or bring what is installed in line with the configuration."""
+    from appliance import flows
+    from appliance.acquire.source import Source
+
+    here = site(prefix, as_json=as_json)
+    edit = _settings(runtime, listen, insecure)
+    if dry_run:
+        return preview("install", flows.planned(here, lambda spec: flows.with_smoke(edit(spec))), as_json=as_json)
+    return report("install", flows.install(here, Source(offline=offline), edit=edit), as_json=as_json)
+
+
+def plan(
+    runtime: Runtime = "",
+    listen: Listen = "",
+    insecure: Insecure = False,
+    prefix: Prefix = "",
+    as_json: Json = False,
+) -> int:
+    """Show what would run and why; exit code 10 when that differs from what is installed."""
+    from appliance import codec, flows
+
+    edit = _settings(runtime, listen, insecure)
+    planned = flows.planned(site(prefix, as_json=as_json), lambda spec: flows.with_smoke(edit(spec)))
+    deployment = planned.changes.deployment
+    data = {"deployment": codec.to_data(deployment), "pending": planned.pending}
+    code = ExitCode.PENDING if planned.pending else ExitCode.OK
+    return finish(Result(command="plan", data=data, text=_plan_text(planned), exit_code=code), as_json=as_json)
+
+
+def apply(
+    file: Annotated[str, typer.Argument(help="A plan that `plan --json` wrote; - reads standard input.")],
+    offline: Offline = False,
+    dry_run: DryRun = False,
+    prefix: Prefix = "",
+    as_json: Json = False,
+) -> int:
+    """Put a plan from a file in force, exactly as it stands."""
+    from appliance import flows
+    from appliance.acquire.source import Source
+
+    here = site(prefix, as_json=as_json)
+    deployment = flows.load_plan(file)
+    if dry_run:
+        return preview("apply", flows.preview_plan(here, deployment), as_json=as_json)
+    return report("apply", flows.apply_plan(here, deployment, Source(offline=offline)), as_json=as_json)
+
+
+def verify(prefix: Prefix = "", as_json: Json = False) -> int:
+    """Ask every model for one real completion through the gateway."""
+    from dataclasses import asdict
+
+    from appliance import flows
+
+    here = site(prefix, as_json=as_json)
+    checks = flows.check(here, flows.installed(here))
+    lines = [f"{item.model}: {item.answer.strip()!r} in {item.seconds:.2f} s{_exact(item.exact)}" for item in checks]
+    data = {"checks": [asdict(item) for item in checks]}
+    return finish(Result(command="verify", data=data, text="\n".join(lines)), as_json=as_json)
+
+
+def detect(prefix: Prefix = "", as_json: Json = False) -> int:
+    """Show what this machine is."""
+    from appliance import codec
+    from appliance.detect import detect as look
+    from appliance.report import amount_text
+
+    here = site(prefix, as_json=as_json)
+    host = look(here.machine, state=here.layout.state)
+    gpus = ", ".join(f"{gpu.name} {amount_text(gpu.memory or 0)}" for gpu in host.gpus) or host.gpu_failure or "none"
+    rows = {
+        "system": f"{host.os} {host.os_version}, {host.arch}, kernel {host.kernel}, glibc {host.glibc}",
+        "init": f"systemd {host.systemd}" if host.systemd else host.init,
+        "processor": f"{host.cpus} cores, {' '.join(host.cpu_flags)}",
+        "memory": f"{amount_text(host.memory_available)} available of {amount_text(host.memory)}",
+        "disk": f"{amount_text(host.disk_free)} free for {here.layout.state}",
+        "gpu": gpus + (f", driver {host.driver}" if host.driver else ""),
+        "tools": ", ".join(name for name, _ in host.tools),
+    }
+    text = "\n".join(f"{key:10} {value}" for key, value in rows.items())
+    return finish(Result(command="detect", data=codec.to_data(host), text=text), as_json=as_json)
+
+
+def uninstall(
+    purge_models: Annotated[bool, typer.Option("--purge-models", help="Remove the weights in the store too.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: DryRun = False,
+    prefix: Prefix = "",
+    as_json: Json = False,
+) -> int:
+    """Remove exactly what was written here; weights stay unless --purge-models is given."""
+    import sys
+
+    from appliance import flows
+
+    here = site(prefix, as_json=as_json)
+    record = here.generations.record()
+    paths = tuple(item.path for item in record.files) if record else ()
+    if dry_run:
+        lines = [*paths, *(record.users if record else ()), *(record.groups if record else ())]
+        return finish(Result(command="uninstall", data={"files": lines}, text="\n".join(lines)), as_json=as_json)
+    if purge_models and sys.stdin.isatty() and not yes:
+        typer.confirm("Remove all weights in the store too?", abort=True, err=True)
+    left = flows.uninstall(here, purge_models=purge_models)
+    text = "uninstalled" + "".join(f"\nleft behind: {path}" for path in left)
+    return finish(Result(command="uninstall", data={"removed": paths, "left": left}, text=text), as_json=as_json)
+
+
+def preview(command: str, planned: "Planned", *, as_json: bool) -> int:
+    """Print what would change."""
+    text = _plan_text(planned) + ("\n\n" + planned.diff if planned.diff else "")
+    data = {"pending": planned.pending, "diff": planned.diff}
+    return finish(Result(command=command, data=data, text=text), as_json=as_json)
+
+
+def report(command: str, done: "Converged", *, as_json: bool) -> int:
+    """Print what was done, and how to use it."""
+    from dataclasses import asdict
+
+    from appliance.verify import address
+
+    deployment, changed = done.deployment, done.report.changed
+    base = f"http://{address(deployment)}"
+    data = {
+        "changed": len(changed),
+        "paths": changed,
+        "generation": done.report.generation,
+        "kept": done.report.kept,
+        "endpoint": f"{base}/v1",
+        "models": [{"name": item.name, "endpoint": f"{base}/{item.name}/v1"} for item in deployment.models],
+        "checks": [asdict(item) for item in done.checks],
+    }
+    lines = [f"changed={len(changed)}"]
+    lines += [f"kept your edit of a file of ours: {path}" for path in done.report.kept]
+    lines += [f"{item.model} answers: {item.answer.strip()}" for item in done.checks]
+    lines += ["", f"all models   {base}/v1"] + [f"{item.name:12} {base}/{item.name}/v1" for item in deployment.models]
+    return finish(Result(command=command, data=data, text="\n".join(lines)), as_json=as_json)
+
+
+def _settings(runtime: str, listen: str, insecure: bool) -> "Edit":
+    """Return the edit that the options ask for; an option that is not given leaves what is configured."""
+    from appliance.domain.spec import ApplianceSpec
+    from appliance.specfile import parse_listen
+
+    def edit(spec: ApplianceSpec) -> ApplianceSpec:
+        host, port = parse_listen(listen) if listen else (spec.host, spec.port)
+        return replace(
+            spec, runtime=runtime or spec.runtime, host=host, port=port, insecure=insecure or spec.insecure
+        )
+
+    return edit
+
+
+def _plan_text(planned: "Planned") -> str:
+    deployment = planned.changes.deployment
+    lines = []
+    for reason in deployment.reasons:
+        lines.append(f"{reason.subject:24} {reason.chosen}: {reason.why}")
+        lines += [f"{'':24}   not {one.name}: {one.why}" for one in reason.refused]
+    lines.append("")
+    lines.append(f"{len(planned.pending)} files would change" if planned.pending else "nothing would change")
+    lines += [f"  {path}" for path in planned.pending]
+    return "\n".join(lines)
+
+
+def _exact(exact: bool) -> str:
+    return ", exactly the known answer" if exact else ""
+

@@ -1,0 +1,95 @@
+"""What every command shares: its options, where it works, and how a Result is printed."""
+
+import os
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from appliance.domain.deployment import Layout
+from appliance.errors import ExitCode, HostError, UsageError
+from appliance.report import Result
+
+if TYPE_CHECKING:
+    from appliance.flows import Site
+
+MARKER = "llm-appliance-prefix"
+"""File in the environment's directory that names the prefix it was installed under."""
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")]
+Prefix = Annotated[
+    str, typer.Option("--prefix", metavar="DIR", help="Everything below this directory; / is the whole system.")
+]
+Offline = Annotated[bool, typer.Option("--offline", help="Reach no network; use what is here.")]
+
+
+def layout(prefix: str) -> Layout:
+    """Return where things live for --prefix, or for the environment that we run from."""
+    chosen = prefix or os.environ.get("LLM_APPLIANCE_PREFIX", "") or _own_prefix()
+    if chosen == "/":
+        return Layout(
+            prefix="/",
+            etc="/etc/llm-appliance",
+            state="/var/lib/llm-appliance",
+            cache="/var/cache/llm-appliance",
+            run="/run/llm-appliance",
+            log="/var/log/llm-appliance",
+        )
+    base = os.path.abspath(os.path.expanduser(chosen))  # noqa: PTH100, PTH111 - links stay as the operator wrote them
+    if any(char in base for char in "\n\"'$;%\\ "):
+        raise UsageError(f"--prefix {base!r}: configuration files cannot hold that path", hint="letters, digits, / - _ .")
+    return Layout(prefix=base, etc=f"{base}/etc", state=f"{base}/state", cache=f"{base}/cache", run=f"{base}/run", log=f"{base}/log")
+
+
+def site(prefix: str, *, as_json: bool = False) -> "Site":
+    """Return the real machine under a prefix."""
+    from appliance import flows, report
+    from appliance.system.machine import RealMachine
+
+    words = " ".join(shlex.quote(word) for word in ("llm-appliance", *sys.argv[1:]))
+    return flows.Site(
+        layout=layout(prefix), machine=RealMachine(), progress=report.progress(json_lines=as_json), command=words
+    )
+
+
+def finish(result: Result, *, as_json: bool) -> int:
+    """Print a Result on stdout and return the exit code."""
+    print(result.envelope() if as_json else result.text, flush=True)  # noqa: T201 - the one place for stdout
+    return int(result.exit_code)
+
+
+def say(text: str) -> None:
+    """Write to stderr; a terminal that went away is nobody's error."""
+    try:
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
+    except OSError:
+        return
+
+
+def trace_directory() -> str:
+    """Return where a traceback may be left."""
+    log = Path("/var/log/llm-appliance")
+    return str(log) if log.is_dir() and os.access(log, os.W_OK) else tempfile.gettempdir()
+
+
+def refuse_json_follow(as_json: bool) -> None:
+    """A stream of lines is no single document."""
+    if as_json:
+        raise UsageError("--json and --follow exclude each other", hint="llm-appliance logs --json")
+
+
+def _own_prefix() -> str:
+    marker = Path(sys.prefix, MARKER)
+    try:
+        return marker.read_text().strip() or "/"
+    except FileNotFoundError:
+        return "/"
+    except OSError as error:
+        raise HostError(f"{marker}: {error.strerror}") from error
+
+
+__all__ = ["DryRun", "ExitCode", "Json", "Offline", "Prefix", "finish", "layout", "say", "site"]

@@ -1,0 +1,100 @@
+"""Outside data enters and leaves here only: strict YAML and JSON for the domain's dataclasses."""
+
+import json
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from appliance.errors import SpecError
+
+T = TypeVar("T")
+MAX_BYTES = 4 << 20
+"""No document of ours comes near this; a larger one is refused unread."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML without aliases (no expansion bombs) and without repeated keys."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Refuse aliases."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("anchors and aliases are not allowed")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Refuse repeated keys."""
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        repeated = {str(key) for key in keys if keys.count(key) > 1}
+        if repeated:
+            raise yaml.YAMLError(f"key given twice: {', '.join(sorted(repeated))}")
+        return super().construct_mapping(node, deep)
+
+
+_adapters: dict[Any, TypeAdapter[Any]] = {}
+
+
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    """Return the reader of a type; making one takes longer than using it."""
+    if kind not in _adapters:
+        _adapters[kind] = TypeAdapter(kind)
+    return _adapters[kind]
+
+
+def load_yaml(kind: type[T], text: str, *, source: str) -> T:
+    """Read `text` as `kind`. Raises SpecError with the path of what is wrong."""
+    return from_data(kind, read_yaml(text, source=source), source=source)
+
+
+def read_yaml(text: str, *, source: str) -> dict[str, Any]:
+    """Read keys and values, whatever they are. Raises SpecError."""
+    if len(text) > MAX_BYTES:
+        raise SpecError(f"{source}: {len(text)} characters; at most {MAX_BYTES} are read")
+    try:
+        document = yaml.load(text, Loader=_Loader)  # noqa: S506 - the loader is a safe one
+    except yaml.YAMLError as error:
+        raise SpecError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise SpecError(f"{source}: nested too deeply") from error
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        raise SpecError(f"{source}: expected keys and values, found {type(document).__name__}")
+    return document
+
+
+def from_data(kind: type[T], data: Any, *, source: str) -> T:
+    """Read plain data as `kind`. Raises SpecError with the path of what is wrong."""
+    try:
+        return load_json(kind, json.dumps(data, default=str), source=source)
+    except RecursionError as error:
+        raise SpecError(f"{source}: nested too deeply") from error
+
+
+def load_json(kind: type[T], text: str | bytes, *, source: str) -> T:
+    """Read `text` as `kind`: unknown keys and wrong types refused. Raises SpecError with the path in it."""
+    if len(text) > MAX_BYTES:
+        raise SpecError(f"{source}: {len(text)} bytes; at most {MAX_BYTES} are read")
+    try:
+        value: T = _adapter(kind).validate_json(text, strict=True, extra="forbid")
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        problem = "unknown key" if first["type"] in {"extra_forbidden", "unexpected_keyword_argument"} else first["msg"]
+        raise SpecError(f"{source}: {where}: {problem}" if where else f"{source}: {problem}") from error
+    return value
+
+
+def dump_json(value: object, *, indent: int | None = 2) -> str:
+    """Write a dataclass as JSON; the same value gives the same bytes."""
+    return _adapter(type(value)).dump_json(value, indent=indent).decode() + "\n"
+
+
+def to_data(value: object) -> Any:
+    """Turn a dataclass into plain JSON-ready data."""
+    return _adapter(type(value)).dump_python(value, mode="json")
+
+
+def dump_yaml(data: dict[str, object]) -> str:
+    """Write plain data as YAML, keys in the given order."""
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)

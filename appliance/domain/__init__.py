@@ -1,0 +1,1 @@
+"""What the appliance talks about: frozen data, no behaviour but properties."""

@@ -1,0 +1,43 @@
+"""What the operator wants: `appliance.yaml` for the whole, `models.d/NAME.yaml` for each model."""
+
+from dataclasses import dataclass
+
+SMOKE = "builtin:smoke"
+"""The source of the model that comes with the appliance."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """One model as the operator asked for it."""
+
+    name: str
+    """Served model name and URL path segment: `[a-z0-9][a-z0-9.-]{0,62}`."""
+    source: str
+    """`builtin:smoke`, or the absolute path of a GGUF file (any shard) or a safetensors directory."""
+    engine: str = "auto"
+    context: int | None = None
+    """Tokens for each request; None = what the model was trained for, as far as memory allows."""
+    parallel: int | None = None
+    """Requests served at the same time by one replica; None = the engine's default."""
+    replicas: int = 1
+    options: tuple[tuple[str, str], ...] = ()
+    """Extra engine flags as (name without dashes, value)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApplianceSpec:
+    """The whole appliance as the operator wants it."""
+
+    runtime: str = "auto"
+    """`auto`, or the name of a module in `appliance.runtimes`."""
+    host: str = "127.0.0.1"
+    port: int = 8080
+    insecure: bool = False
+    """Allow an address other than loopback although no key protects it."""
+    models: tuple[ModelSpec, ...] = ()
+
+    @property
+    def listen(self) -> str:
+        """`host:port` as nginx and URLs write it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"

@@ -1,0 +1,68 @@
+"""Renders every page of a deployment into a Changeset."""
+
+import hashlib
+from functools import cache
+
+import jinja2
+
+from appliance import codec, gateway, resources
+from appliance.domain.changes import Changeset, File, Page, Unit
+from appliance.domain.deployment import Deployment
+from appliance.engines import engine
+from appliance.errors import ApplianceError
+from appliance.render import quoting
+from appliance.runtimes import runtime
+
+DEPLOYMENT = "deployment.json"
+"""The plan itself, in the generation that it made."""
+
+
+def render(deployment: Deployment, spec_files: tuple[File, ...] = ()) -> Changeset:
+    """Return all files of a deployment; `spec_files` are the operator's own, byte for byte."""
+    units = launches(deployment)
+    pages = (
+        *gateway.pages(deployment),
+        *runtime(deployment.runtime).pages(deployment, units),
+        *(page for unit in units for page in engine(unit.service.engine).pages(unit.service)),
+    )
+    plan = File(path=DEPLOYMENT, content=codec.dump_json(deployment).encode())
+    files = tuple(_file(page) for page in pages)
+    return Changeset(deployment=deployment, files=(plan, *spec_files, *files))
+
+
+def launches(deployment: Deployment) -> tuple[Unit, ...]:
+    """Return each service with its argv and environment."""
+    return tuple(
+        Unit(service=service, launch=module.launch(service), health=module.HEALTH)
+        for service in deployment.services
+        for module in (engine(service.engine),)
+    )
+
+
+def _file(page: Page) -> File:
+    if "json" in page.names:
+        return File(path=page.path, content=str(page.names["json"]).encode(), mode=page.mode)
+    source = resources.data(f"templates/{page.template}")
+    if not page.template.endswith(".j2"):
+        return File(path=page.path, content=source.read_bytes(), mode=page.mode)
+    # The digest covers what this file depends on and nothing else: another model must not change this one's unit.
+    digest = hashlib.sha256(repr((page.template, sorted(page.names.items()))).encode()).hexdigest()[:12]
+    try:
+        text = _environment().get_template(page.template).render(**page.names, digest=digest)
+    except jinja2.UndefinedError as error:
+        raise ApplianceError(f"template {page.template}: {error}") from error
+    return File(path=page.path, content=text.encode(), mode=page.mode)
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(resources.data("templates")),
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,  # noqa: S701 - no HTML: each output grammar has its own filter
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(quoting.FILTERS)
+    return environment

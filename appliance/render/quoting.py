@@ -1,0 +1,81 @@
+"""One filter for each output grammar: what goes through it comes out as one literal word of that grammar."""
+
+import json
+import re
+
+from appliance.errors import SpecError
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def _text(value: object) -> str:
+    text = str(value)
+    if _CONTROL.search(text):
+        raise SpecError(f"control character in {text!r}: no configuration file can hold it")
+    return text
+
+
+def systemd_exec(value: object) -> str:
+    """One word of `ExecStart=`: `%` and `$` are doubled, the rest quoted as systemd.syntax wants it."""
+    text = _text(value).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return f'"{text}"'
+
+
+def systemd_env(value: object) -> str:
+    """One `NAME=value` of `Environment=`: `$` is literal there, `%` is not."""
+    text = _text(value).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{text}"'
+
+
+def systemd_value(value: object) -> str:
+    """A whole value that systemd takes unquoted (path, number, description)."""
+    text = _text(value)
+    if text != text.strip() or text.endswith("\\"):
+        raise SpecError(f"{text!r} cannot stand in a unit file")
+    return text.replace("%", "%%")
+
+
+def supervisor(value: object) -> str:
+    """A value of supervisord's ini: `%` doubled; it cuts at ` ;` even inside quotes, so that is refused."""
+    text = _text(value)
+    if re.search(r"\s;", text):
+        raise SpecError(f"{text!r}: supervisord drops everything after ' ;'", hint="leave the space out")
+    return text.replace("%", "%%")
+
+
+def supervisor_word(value: object) -> str:
+    """One word of `command=`, which supervisord splits as a shell would."""
+    text = supervisor(value)
+    return "'" + text.replace("'", "'\"'\"'") + "'"
+
+
+def supervisor_env(value: object) -> str:
+    """One value of `environment=`: double quotes, no way to escape one."""
+    text = supervisor(value)
+    if '"' in text:
+        raise SpecError(f"{text!r}: supervisord cannot pass a double quote in the environment")
+    return f'"{text}"'
+
+
+def nginx(value: object) -> str:
+    """One quoted nginx parameter; `$` would begin a variable and has no escape, so it is refused."""
+    text = _text(value)
+    if "$" in text:
+        raise SpecError(f"{text!r}: nginx has no way to write a literal '$'")
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def json_text(value: object) -> str:
+    """JSON, sorted, for files that programs read."""
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
+
+
+FILTERS = {
+    "systemd_exec": systemd_exec,
+    "systemd_env": systemd_env,
+    "systemd_value": systemd_value,
+    "supervisor": supervisor,
+    "supervisor_word": supervisor_word,
+    "supervisor_env": supervisor_env,
+    "nginx": nginx,
+}

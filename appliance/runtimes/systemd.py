@@ -1,0 +1,190 @@
+"""systemd: one umbrella unit, one unit for the gateway, one for each replica, all PartOf the umbrella."""
+
+from typing import Final
+
+from appliance.domain.changes import Command, Completed, Page, ServiceState, Unit
+from appliance.domain.deployment import Deployment
+from appliance.domain.host import Host
+
+NAME: Final = "systemd"
+PREFERENCE: Final = 20
+UNITS: Final = "/etc/systemd/system"
+UMBRELLA: Final = "llm-appliance.service"
+GATEWAY: Final = "llm-appliance-gateway.service"
+OLDEST: Final = 245
+"""Ubuntu 20.04; the hardening directives that we write are all known there."""
+
+
+def refuse(host: Host, prefix: str) -> str | None:
+    """Refuse where systemd does not run the machine, or we may not tell it anything."""
+    if not host.systemd:
+        return f"PID 1 is {host.init or 'unknown'}, not systemd"
+    if host.systemd < OLDEST:
+        return f"systemd {host.systemd} is too old, {OLDEST} is needed"
+    if not host.root:
+        return "needs root"
+    if prefix != "/":
+        return f"its units live outside the prefix {prefix}"
+    return None
+
+
+def unit(service: str) -> str:
+    """Return the unit's name of a service; "gateway" is the gateway's."""
+    return GATEWAY if service == "gateway" else f"llm-appliance-model@{service}.service"
+
+
+def pages(deployment: Deployment, units: tuple[Unit, ...]) -> tuple[Page, ...]:
+    """Return the unit files, and the rotation of the access log."""
+    names = tuple(unit(item.service.name) for item in units)
+    layout = deployment.layout
+    return (
+        Page(
+            path=f"{UNITS}/{UMBRELLA}",
+            template="systemd/llm-appliance.service.j2",
+            names={"units": (GATEWAY, *names)},
+        ),
+        Page(
+            path=f"{UNITS}/{GATEWAY}",
+            template="systemd/gateway.service.j2",
+            names={
+                "gateway": deployment.gateway,
+                "layout": layout,
+                "user": deployment.gateway_user,
+                "group": deployment.group,
+                "privileged": deployment.gateway.port < 1024,
+            },
+        ),
+        Page(path="/etc/logrotate.d/llm-appliance", template="systemd/logrotate.j2", names={"layout": layout}),
+        *(
+            Page(
+                path=f"{UNITS}/{unit(item.service.name)}",
+                template="systemd/model.service.j2",
+                names={
+                    "service": item.service,
+                    "launch": item.launch,
+                    "layout": layout,
+                    "user": deployment.user,
+                    "group": deployment.group,
+                    "python": deployment.python,
+                    "health": item.health,
+                },
+            )
+            for item in units
+        ),
+    )
+
+
+def check(deployment: Deployment, generation: str) -> tuple[Command, ...]:
+    """Unknown keys are only errors with `--recursive-errors=no`, which systemd has from 250 on."""
+    files = [f"{generation}/root{UNITS}/{unit(name)}" for name in _services(deployment)]
+    umbrella = f"{generation}/root{UNITS}/{UMBRELLA}"
+    return (Command(argv=("systemd-analyze", "verify", "--recursive-errors=no", *files, umbrella), timeout=60),)
+
+
+def activate(deployment: Deployment, changed: frozenset[str]) -> tuple[Command, ...]:
+    """Reload systemd when a unit changed, then restart only the services whose own unit did."""
+    commands = [_systemctl("daemon-reload")] if any(path.startswith(UNITS) for path in changed) else []
+    restart = [unit(name) for name in _services(deployment) if f"{UNITS}/{unit(name)}" in changed]
+    commands.append(_systemctl("enable", "--quiet", UMBRELLA))
+    if restart:
+        commands.append(_systemctl("reset-failed", *restart, ok=(0, 1)))
+        commands.append(_systemctl("restart", "--no-block", *restart))
+    if GATEWAY not in restart and any(path.startswith("nginx/nginx.conf") or path.endswith(".lua") for path in changed):
+        commands.append(_systemctl("reload-or-restart", GATEWAY))
+    commands.append(_systemctl("start", "--no-block", UMBRELLA))
+    return tuple(commands)
+
+
+def start(deployment: Deployment, model: str) -> tuple[Command, ...]:
+    """Start and wait until it is healthy."""
+    return (_systemctl("start", *_targets(deployment, model), timeout=_patience(deployment)),)
+
+
+def stop(deployment: Deployment, model: str) -> tuple[Command, ...]:
+    """Stop and wait until it is gone."""
+    return (_systemctl("stop", *_targets(deployment, model), timeout=_patience(deployment)),)
+
+
+def restart(deployment: Deployment, model: str) -> tuple[Command, ...]:
+    """Restart and wait until it is healthy."""
+    return (_systemctl("restart", *_targets(deployment, model), timeout=_patience(deployment)),)
+
+
+def retire(deployment: Deployment, services: tuple[str, ...]) -> tuple[Command, ...]:
+    """Stop the units and forget that they failed; the umbrella goes with the last one."""
+    everything = set(services) >= {*_services(deployment)}
+    units = [unit(name) for name in services] + ([UMBRELLA] if everything else [])
+    commands = [_systemctl("disable", "--quiet", UMBRELLA, ok=(0, 1))] if everything else []
+    return (
+        *commands,
+        _systemctl("stop", *units, ok=(0, 5), timeout=120),
+        _systemctl("reset-failed", *units, ok=(0, 1)),
+    )
+
+
+def settle(deployment: Deployment) -> tuple[Command, ...]:
+    """Make systemd forget the units whose files are gone."""
+    return (_systemctl("daemon-reload"),)
+
+
+def status(deployment: Deployment) -> Command:
+    """Ask for all units at once: one D-Bus round trip, one process."""
+    units = [unit(name) for name in _services(deployment)]
+    properties = "Id,ActiveState,SubState,Result,MainPID,NRestarts,StateChangeTimestampMonotonic"
+    return Command(argv=("systemctl", "show", f"--property={properties}", *units), timeout=10)
+
+
+def read_status(deployment: Deployment, done: Completed) -> tuple[ServiceState, ...]:
+    """Read the blocks of `key=value` lines, one for each unit, in the order asked."""
+    blocks = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in done.stdout.split("\n\n")]
+    return tuple(_state(name, block) for name, block in zip(_services(deployment), blocks, strict=False))
+
+
+def logs(deployment: Deployment, service: str, *, follow: bool, lines: int) -> Command:
+    """Read the journal."""
+    units = [unit(service)] if service else [UMBRELLA, *(unit(name) for name in _services(deployment))]
+    chosen = [word for name in units for word in ("--unit", name)]
+    return Command(
+        argv=("journalctl", "--no-pager", "--output=short-iso", f"--lines={lines}", *chosen, *(("-f",) if follow else ()))
+    )
+
+
+def _state(name: str, block: dict[str, str]) -> ServiceState:
+    active, sub = block.get("ActiveState", ""), block.get("SubState", "")
+    restarts = int(block.get("NRestarts") or 0)
+    if sub == "auto-restart" or active == "failed":
+        state = "failed"
+    elif active == "active":
+        state = "running"
+    elif active in {"activating", "reloading"}:
+        state = "starting"
+    else:
+        state = "stopped"
+    detail = f"{block.get('Result')}, restarted {restarts} times" if state == "failed" else ""
+    if state == "starting" and restarts:
+        state, detail = "failed", f"crash loop, restarted {restarts} times"
+    return ServiceState(
+        name=name,
+        state=state,
+        pid=int(block.get("MainPID") or 0),
+        since=float(block.get("StateChangeTimestampMonotonic") or 0) / 1e6,
+        detail=detail,
+    )
+
+
+def _services(deployment: Deployment) -> tuple[str, ...]:
+    return ("gateway", *(service.name for service in deployment.services))
+
+
+def _targets(deployment: Deployment, model: str) -> tuple[str, ...]:
+    if not model:
+        return (UMBRELLA,)
+    return tuple(unit(service.name) for service in deployment.services if service.model == model)
+
+
+def _patience(deployment: Deployment) -> float:
+    return 30 + max([30, *(service.start_timeout for service in deployment.services)])
+
+
+def _systemctl(*words: str, ok: tuple[int, ...] = (0,), timeout: float = 60) -> Command:
+    return Command(argv=("systemctl", *words), ok_codes=ok, timeout=timeout)

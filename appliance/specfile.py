@@ -1,0 +1,166 @@
+"""The operator's own files: reads appliance.yaml and models.d/NAME.yaml strictly, and writes new ones."""
+
+import ipaddress
+import re
+from dataclasses import dataclass, field
+
+from appliance import codec
+from appliance.domain.changes import File
+from appliance.domain.deployment import Layout
+from appliance.domain.spec import ApplianceSpec, ModelSpec
+from appliance.errors import SpecError
+
+NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
+RESERVED = frozenset({"v1", "health", "metrics", "gateway", "llm-appliance"})
+"""Names that paths of the gateway, or its directories, need themselves."""
+OPTION = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+OWNED = frozenset({"model", "host", "port", "alias", "ctx-size", "parallel", "threads", "api-key"})
+"""Engine flags that the appliance sets itself."""
+HEADER = "# Made by llm-appliance; yours to edit, `llm-appliance install` puts changes into force.\n"
+
+Scalar = str | int | float | bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ApplianceFile:
+    version: int = 1
+    runtime: str = "auto"
+    listen: str = "127.0.0.1:8080"
+    insecure: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ModelFile:
+    source: str
+    engine: str = "auto"
+    context: int | None = None
+    parallel: int | None = None
+    replicas: int = 1
+    options: dict[str, Scalar] = field(default_factory=dict)
+
+
+def load(files: dict[str, bytes], layout: Layout) -> ApplianceSpec:
+    """Read the files by path. Raises SpecError with the file and the key in its message."""
+    main = _ApplianceFile()
+    models = []
+    for path, content in sorted(files.items()):
+        source = path.removeprefix(f"{layout.etc}/")
+        text = _text(content, source)
+        if source == "appliance.yaml":
+            main = codec.load_yaml(_ApplianceFile, text, source=source)
+        else:
+            models.append(_model(codec.load_yaml(_ModelFile, text, source=source), source))
+    if main.version != 1:
+        raise SpecError(f"appliance.yaml: version: {main.version} is not known", hint="this release knows version 1")
+    host, port = parse_listen(main.listen)
+    return check(
+        ApplianceSpec(runtime=main.runtime, host=host, port=port, insecure=main.insecure, models=tuple(models))
+    )
+
+
+def files(spec: ApplianceSpec, existing: dict[str, bytes], layout: Layout) -> tuple[File, ...]:
+    """Return the operator's files for a spec: a file that says the same already keeps every byte."""
+    there = load(existing, layout) if existing else ApplianceSpec()
+    known = {model.name: model for model in there.models}
+    path = f"{layout.etc}/appliance.yaml"
+    same = _without_models(there) == _without_models(spec) and path in existing
+    result = [File(path=path, content=existing[path] if same else _dump_appliance(spec))]
+    for model in spec.models:
+        path = f"{layout.etc}/models.d/{model.name}.yaml"
+        content = existing[path] if known.get(model.name) == model and path in existing else _dump_model(model)
+        result.append(File(path=path, content=content))
+    return tuple(result)
+
+
+def parse_listen(listen: str) -> tuple[str, int]:
+    """Split `ADDRESS:PORT`, IPv6 in brackets. Raises SpecError."""
+    host, _, port = listen.rpartition(":")
+    host = host.strip("[]") or "127.0.0.1"
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        raise SpecError(f"listen: {host!r} is not an IP address", hint="for example 127.0.0.1:8080") from None
+    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise SpecError(f"listen: {port!r} is not a port", hint="a number from 1 to 65535")
+    return host, int(port)
+
+
+def check(spec: ApplianceSpec) -> ApplianceSpec:
+    """Return the spec when it holds together. Raises SpecError."""
+    if not spec.insecure and not ipaddress.ip_address(spec.host).is_loopback:
+        raise SpecError(
+            f"listen: {spec.listen} can be reached from outside, and no key protects it",
+            hint="listen on 127.0.0.1, or say --insecure (insecure: true) if something else guards that address",
+        )
+    for model in spec.models:
+        check_model(model)
+    return spec
+
+
+def check_model(model: ModelSpec) -> None:
+    """Raise SpecError when a model's spec cannot be meant."""
+    where = f"models.d/{model.name}.yaml"
+    if not NAME.fullmatch(model.name) or model.name in RESERVED:
+        raise SpecError(
+            f"{model.name!r} cannot be a model's name",
+            hint="1 to 63 of a-z 0-9 . - beginning with a letter or digit"
+            + (f"; reserved: {', '.join(sorted(RESERVED))}" if model.name in RESERVED else ""),
+        )
+    bounds = (
+        ("context", model.context, 64, 1 << 24), ("parallel", model.parallel, 1, 1024), ("replicas", model.replicas, 1, 64),
+    )  # fmt: skip
+    for key, number, low, high in bounds:
+        if number is not None and not low <= number <= high:
+            raise SpecError(f"{where}: {key}: {number} is not between {low} and {high}")
+    for name, value in model.options:
+        if not OPTION.fullmatch(name) or name in OWNED:
+            why = "is set by the appliance itself" if name in OWNED else "is not an option's name"
+            raise SpecError(f"{where}: options.{name}: {why}")
+        if any(ord(char) < 32 for char in value):
+            raise SpecError(f"{where}: options.{name}: control character in the value")
+
+
+def _model(document: _ModelFile, source: str) -> ModelSpec:
+    name = source.removeprefix("models.d/").removesuffix(".yaml")
+    return ModelSpec(
+        name=name,
+        source=document.source,
+        engine=document.engine,
+        context=document.context,
+        parallel=document.parallel,
+        replicas=document.replicas,
+        options=tuple((key, _scalar(value)) for key, value in document.options.items()),
+    )
+
+
+def _scalar(value: Scalar) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _text(content: bytes, source: str) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{source}: not UTF-8 at byte {error.start}") from error
+
+
+def _without_models(spec: ApplianceSpec) -> tuple[str, str, int, bool]:
+    return spec.runtime, spec.host, spec.port, spec.insecure
+
+
+def _dump_appliance(spec: ApplianceSpec) -> bytes:
+    data: dict[str, object] = {
+        "version": 1, "runtime": spec.runtime, "listen": spec.listen, "insecure": spec.insecure,
+    }  # fmt: skip
+    return (HEADER + codec.dump_yaml(data)).encode()
+
+
+def _dump_model(model: ModelSpec) -> bytes:
+    optional = {"context": model.context, "parallel": model.parallel, "options": dict(model.options)}
+    data: dict[str, object] = {
+        "source": model.source,
+        "engine": model.engine,
+        "replicas": model.replicas,
+        **{key: value for key, value in optional.items() if value},
+    }
+    return (HEADER + codec.dump_yaml(data)).encode()

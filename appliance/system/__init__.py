@@ -1,0 +1,1 @@
+"""The machine's edge: the only importer of subprocess, sockets and HTTP."""

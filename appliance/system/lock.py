@@ -1,0 +1,40 @@
+"""One run at a time: a lock that dies with its process and says who holds it."""
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from appliance.errors import LockedError
+from appliance.system.machine import user_name
+
+
+@contextmanager
+def lock(path: Path, command: str) -> Iterator[None]:
+    """Hold the lock while the block runs. Raises LockedError with who, since when and which command."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LockedError(_holder(os.read(descriptor, 4096)), hint="wait for it, then try again") from None
+        details = {"user": user_name(), "pid": os.getpid(), "since": time.time(), "command": command}
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(details).encode(), 0)
+        yield
+        os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
+
+
+def _holder(details: bytes) -> str:
+    try:
+        held = json.loads(details)
+        since = int(time.time() - held["since"])
+        return f"locked by {held['user']} (pid {held['pid']}) for {since} s: {held['command']}"
+    except (ValueError, KeyError, TypeError):
+        return "locked by another run"

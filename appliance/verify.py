@@ -1,0 +1,125 @@
+"""Waits until every replica is healthy, then asks each model for one real completion through the gateway."""
+
+import time
+from dataclasses import dataclass
+
+from appliance import codec, resources
+from appliance.domain.changes import Call, Command, Completed, ServiceState
+from appliance.domain.deployment import Deployment
+from appliance.domain.spec import SMOKE
+from appliance.errors import UnhealthyError
+from appliance.runtimes import runtime
+from appliance.system.http import Response, call
+from appliance.system.machine import Machine
+
+PAUSE = 0.05
+"""Seconds between two looks; a small model is up within a second."""
+GATEWAY_TIMEOUT = 20
+"""Seconds for nginx to answer."""
+LOG_LINES = 15
+"""Lines of a failed engine's log that its error message carries."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Smoke:
+    """What smoke.yaml says of the built-in model's known answer."""
+
+    prompt: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One model that was asked."""
+
+    model: str
+    answer: str
+    seconds: float
+    """Until the whole answer was there."""
+    exact: bool
+    """The answer was known beforehand and is the same."""
+
+
+def address(deployment: Deployment) -> str:
+    """Return where the gateway answers on this machine."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(deployment.spec.host, deployment.spec.host)  # noqa: S104
+    return f"{f'[{host}]' if ':' in host else host}:{deployment.spec.port}"
+
+
+def wait(deployment: Deployment, machine: Machine) -> None:
+    """Return when gateway and all replicas are up. Raises UnhealthyError with the log lines that matter."""
+    began = time.monotonic()
+    limits = {service.name: service.start_timeout for service in deployment.services}
+    while True:
+        response = call(address(deployment), "/health", timeout=5)
+        models = (response.json() or {}).get("models", {}) if response.status == 200 else {}
+        waiting = [service for service in deployment.services if models.get(service.model) != "up"]
+        if response.status == 200 and not waiting:
+            return
+        waited = time.monotonic() - began
+        failed = [state for state in states(deployment, machine) if state.state == "failed"] if waited > 1 else []
+        late = [service.name for service in waiting if waited > limits[service.name]]
+        if response.status != 200 and waited > GATEWAY_TIMEOUT:
+            raise _unhealthy("gateway", f"does not answer on {address(deployment)}: {_say(response)}", deployment, machine)
+        if failed:
+            raise _unhealthy(failed[0].name, f"failed: {failed[0].detail}", deployment, machine)
+        if late:
+            raise _unhealthy(late[0], f"not healthy after {limits[late[0]]} s", deployment, machine)
+        time.sleep(PAUSE if waited < 5 else 0.5)
+
+
+def completion(deployment: Deployment, model: str, *, timeout: float = 300) -> Check:
+    """Ask one model through the gateway. Raises UnhealthyError when the answer is none, or not the known one."""
+    source = next(item.source for item in deployment.models if item.name == model)
+    known = _smoke() if source == SMOKE else None
+    prompt = known.prompt if known else "Say hello."
+    payload = {
+        "model": model,
+        "messages": [{"role": "user", "content": prompt}],
+        "temperature": 0,
+        "max_tokens": 64 if known else 8,
+    }
+    began = time.monotonic()
+    response = call(address(deployment), "/v1/chat/completions", payload=payload, timeout=timeout)
+    seconds = time.monotonic() - began
+    try:
+        text = str(response.json()["choices"][0]["message"]["content"] or "")
+    except (TypeError, KeyError, IndexError):
+        raise UnhealthyError(f"{model} gives no completion: {_say(response)}") from None
+    if known and text.strip() != known.answer:
+        raise UnhealthyError(f"{model} answers {text.strip()!r} where {known.answer!r} is known to be right")
+    return Check(model=model, answer=text, seconds=round(seconds, 3), exact=known is not None)
+
+
+def states(deployment: Deployment, machine: Machine) -> tuple[ServiceState, ...]:
+    """Ask the runtime what state each service is in."""
+    module = runtime(deployment.runtime)
+    question = module.status(deployment)
+    if isinstance(question, Command):
+        return module.read_status(deployment, machine.run(question))
+    return module.read_status(deployment, _post(question))
+
+
+def _post(question: Call) -> Completed:
+    response = call(f"unix:{question.socket}", question.path, body=question.body, timeout=question.timeout)
+    code = 0 if response.status == 200 else 1
+    return Completed(argv=(), code=code, stdout=response.body.decode(errors="replace"), stderr=response.error, seconds=0)
+
+
+def _smoke() -> Smoke:
+    document = codec.read_yaml((resources.SMOKE / "smoke.yaml").read_text(), source="smoke.yaml")
+    return codec.from_data(Smoke, document["verify"], source="smoke.yaml")
+
+
+def _unhealthy(service: str, why: str, deployment: Deployment, machine: Machine) -> UnhealthyError:
+    module = runtime(deployment.runtime)
+    done = machine.run(module.logs(deployment, service, follow=False, lines=LOG_LINES))
+    lines = [line for line in done.stdout.splitlines() if line.strip()][-LOG_LINES:]
+    return UnhealthyError(
+        f"{service} {why}\n" + "\n".join(f"  | {line}" for line in lines),
+        hint=f"llm-appliance logs {'' if service == 'gateway' else service.partition('_')[0]}".strip(),
+    )
+
+
+def _say(response: Response) -> str:
+    return response.error or f"HTTP {response.status}: {response.body[:300].decode(errors='replace')}"

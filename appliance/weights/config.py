@@ -1,0 +1,120 @@
+"""config.json and tokenizer_config.json: what a safetensors model says of itself, and whether it wants to run code."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from appliance.errors import ArtifactError
+from appliance.weights.files import AGAIN, listed
+from appliance.weights.jsonfile import Object, read_object
+
+MAX_CONFIG = 16 << 20
+"""Bytes of one of the small JSON files; those of real models have a few KiB, classifiers with labels some MiB."""
+_WORD = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+_INNER = ("text_config", "llm_config", "language_config")
+_CODE = ("config.json", "tokenizer_config.json", "processor_config.json", "preprocessor_config.json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """What config.json says; 0 or "" where it says nothing."""
+
+    architectures: tuple[str, ...]
+    context_length: int
+    """Tokens."""
+    layers: int
+    kv_heads: int
+    head_dim: int
+    dtype: str
+    """torch's name (`bfloat16`)."""
+
+
+def read_config(directory: Path) -> Config:
+    """config.json of `directory`. Raises ArtifactError."""
+    path = directory / "config.json"
+    outer = read_object(path, MAX_CONFIG)
+    inner = _inner(outer)
+    heads = _number(inner, ("num_attention_heads", "n_head"), path)
+    hidden = _number(inner, ("hidden_size", "n_embd"), path)
+    latent = _number(inner, ("kv_lora_rank",), path)
+    rotary = _number(inner, ("qk_rope_head_dim",), path)
+    return Config(
+        architectures=_architectures(outer, path),
+        context_length=_number(inner, ("max_position_embeddings", "n_positions", "max_seq_len"), path),
+        layers=_number(inner, ("num_hidden_layers", "n_layer"), path),
+        # A latent cache (MLA) is one head as wide as the latent and its rotary part; GGUF headers say it that way too.
+        kv_heads=1 if latent else _number(inner, ("num_key_value_heads",), path) or heads,
+        head_dim=latent + rotary
+        if latent
+        else _number(inner, ("head_dim",), path) or (hidden // heads if heads else 0),
+        dtype=_dtype(outer, path) or _dtype(inner, path),
+    )
+
+
+def refuse_code(directory: Path, names: tuple[str, ...]) -> None:
+    """Refuse a model that brings Python along; `names` are those in `directory`. Raises ArtifactError."""
+    scripts = [name for name in names if name.endswith(".py")]
+    if scripts:
+        raise _code(directory, f"holds {len(scripts)} Python file{'s' if scripts[1:] else ''} ({listed(scripts)})")
+    for name in _CODE:
+        if name in names and _wants_code(read_object(directory / name, MAX_CONFIG)):
+            raise _code(directory, f"has auto_map in {name}")
+
+
+def has_chat_template(directory: Path, names: tuple[str, ...]) -> bool:
+    """Whether the model says how a conversation becomes a prompt. Raises ArtifactError."""
+    if "chat_template.jinja" in names:
+        return True
+    return any(
+        name in names and bool(read_object(directory / name, MAX_CONFIG).get("chat_template"))
+        for name in ("tokenizer_config.json", "chat_template.json")
+    )
+
+
+def _code(directory: Path, what: str) -> ArtifactError:
+    return ArtifactError(
+        f"{directory} {what}: loading the model would run code from its repository",
+        hint="Take a release of the model that the engines support themselves, or its GGUF.",
+    )
+
+
+def _wants_code(outer: Object) -> bool:
+    parts: list[object] = [outer, *outer.values()]
+    return any(isinstance(part, dict) and bool(part.get("auto_map")) for part in parts)
+
+
+def _inner(outer: Object) -> Object:
+    """Find the language model's part, where the model has others too (vision, audio)."""
+    for key in _INNER:
+        part = outer.get(key)
+        if isinstance(part, dict) and "num_hidden_layers" in part:
+            return part
+    return outer
+
+
+def _architectures(outer: Object, path: Path) -> tuple[str, ...]:
+    found = outer.get("architectures")
+    if not isinstance(found, list) or not found:
+        raise ArtifactError(f"{path} names no architectures, so no engine can load the model", hint=AGAIN)
+    names = tuple(name for name in found if isinstance(name, str) and _WORD.fullmatch(name))
+    if len(names) != len(found):
+        raise ArtifactError(f"{path}: architectures holds something else than names", hint=AGAIN)
+    return names
+
+
+def _number(part: Object, keys: tuple[str, ...], path: Path) -> int:
+    for key in keys:
+        value = part.get(key)
+        if value is None:
+            continue
+        if type(value) is not int or not 0 <= value < 2**32:
+            raise ArtifactError(f"{path}: {key} is {str(value)[:40]!r}, not a number from 0 to 2^32 - 1", hint=AGAIN)
+        return value
+    return 0
+
+
+def _dtype(part: Object, path: Path) -> str:
+    value = part.get("dtype") or part.get("torch_dtype") or ""
+    if not isinstance(value, str) or (value and not _WORD.fullmatch(value)):
+        raise ArtifactError(f"{path}: dtype is {str(value)[:40]!r}, not a name", hint=AGAIN)
+    return value.removeprefix("torch.")

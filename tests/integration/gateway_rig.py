@@ -1,0 +1,371 @@
+"""A real nginx with the gateway's configuration, and engines behind it, as ordinary processes."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import shutil
+import signal
+import socket
+import socketserver
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import IO, Any
+
+import httpx
+import jinja2
+
+from appliance.render import quoting
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TEMPLATES = REPOSITORY / "templates" / "nginx"
+CACHE = Path(os.environ.get("GATEWAY_CACHE", "/var/tmp/llm-appliance-gateway"))
+PACKAGES = (
+    "nginx libnginx-mod-http-ndk libnginx-mod-http-lua lua-resty-core lua-resty-lrucache lua-cjson libluajit2-5.1-2 "
+    "libpcre3 libpcre2-8-0 libssl3 zlib1g libcrypt1"
+).split()
+NOBODY = 65534
+
+Json = dict[str, Any]
+Routes = dict[str, Json]
+
+
+def nginx_root() -> tuple[str, str, str, str]:
+    """Return nginx's program, the directory its packages are unpacked in, LD_LIBRARY_PATH, and the library triplet."""
+    triplet = f"{platform.machine()}-linux-gnu"
+    root = CACHE / "root"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not root.exists():
+            _unpack(root)
+    libraries = ":".join(str(root / part / triplet) for part in ("usr/lib", "lib"))
+    return str(root / "usr/sbin/nginx"), str(root), libraries, triplet
+
+
+def _unpack(root: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=CACHE) as name:
+        work = Path(name)
+        for part in ("lists/partial", "archives/partial", "debs", "root"):
+            (work / part).mkdir(parents=True)
+        private = [f"-oDir::State::Lists={work}/lists", f"-oDir::Cache={work}", "-oAPT::Sandbox::User=root", "-q"]
+        for words in (["update"], ["download", *PACKAGES]):
+            subprocess.run(["apt-get", *private, *words], cwd=work / "debs", check=True, capture_output=True)
+        for package in (work / "debs").glob("*.deb"):
+            subprocess.run(["dpkg-deb", "-x", package, work / "root"], check=True)
+        (work / "root").rename(root)
+
+
+def missing_ability() -> str | None:
+    """Return why nginx cannot be had here, or None."""
+    if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
+        return "the gateway's tests unpack nginx from Debian packages: no apt-get or dpkg-deb here"
+    return None
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def until(condition: Callable[[], object], *, timeout: float = 10.0, what: str = "it") -> None:
+    """Wait for a condition; fail when it does not come true in time."""
+    end = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < end, f"{what} did not happen within {timeout} s"
+        time.sleep(0.02)
+
+
+@dataclass
+class Engine:
+    """A dummy engine in a process of its own."""
+
+    name: str
+    model: str
+    socket: Path
+    switches: tuple[str, ...]
+    address: str = ""
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.address = self.address or f"unix:{self.socket}"
+        self.start()
+
+    def start(self, *switches: str) -> None:
+        host = self.address
+        command = [sys.executable, "-m", "appliance.dummy", "--host", host, "--model", self.model]
+        self.process = subprocess.Popen([*command, *self.switches, *switches], cwd=REPOSITORY, umask=0)
+        until(self._listens, what=f"engine {self.name} listening")
+
+    def _listens(self) -> bool:
+        assert self.process.poll() is None, f"engine {self.name} ended with {self.process.returncode}"
+        try:
+            self.get("/metrics")
+        except httpx.TransportError:
+            return False
+        return True
+
+    def get(self, path: str) -> httpx.Response:
+        if self.address.startswith("unix:"):
+            with httpx.Client(transport=httpx.HTTPTransport(uds=str(self.socket))) as client:
+                return client.get(f"http://engine{path}")
+        return httpx.get(f"http://{self.address}{path}")
+
+    def metric(self, name: str) -> int:
+        lines = dict(line.split(" ") for line in self.get("/metrics").text.splitlines())
+        return int(lines[f"dummy_{name}"])
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(10)
+
+    def freeze(self) -> None:
+        self.process.send_signal(signal.SIGSTOP)
+
+    @property
+    def replica(self) -> Json:
+        return {"name": self.name, "address": self.address}
+
+
+@dataclass
+class Seen:
+    """A request as it arrived at the engine."""
+
+    method: str
+    path: str
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    def header(self, name: str) -> list[str]:
+        return [value for key, value in self.headers if key.lower() == name.lower()]
+
+
+class Recorder:
+    """An engine in this process that notes what arrives and says what it is told to."""
+
+    def __init__(self, name: str, path: Path) -> None:
+        self.name, self.path = name, path
+        self.seen: list[Seen] = []
+        self.status, self.reply, self.headers = 200, b'{"ok":true}', {"Content-Type": "application/json"}
+        recorder = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                self._say(200, b"{}", {})
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                recorder.seen.append(Seen(self.command, self.path, self.headers.items(), body))
+                self._say(recorder.status, recorder.reply, recorder.headers)
+
+            def _say(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def address_string(self) -> str:
+                return "gateway"
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        class Server(socketserver.ThreadingUnixStreamServer):
+            daemon_threads = True
+            request_queue_size = 128
+
+        self.server = Server(str(path), Handler)
+        path.chmod(0o777)
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def forget(self) -> None:
+        self.seen.clear()
+        self.status, self.reply, self.headers = 200, b'{"ok":true}', {"Content-Type": "application/json"}
+
+    def kill(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+    @property
+    def replica(self) -> Json:
+        return {"name": self.name, "address": f"unix:{self.path}"}
+
+
+class Gateway:
+    """One nginx with its engines."""
+
+    def __init__(self, *, workers: int = 1, changes: dict[str, str] | None = None) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="gw-", dir="/tmp"))
+        self.prefix = self.directory / "nginx"
+        self.run, self.log = self.directory / "run", self.directory / "access.log"
+        for path in (self.directory, self.prefix, self.run):
+            path.mkdir(exist_ok=True)
+            path.chmod(0o755)
+        self.port = free_port()
+        self.engines: list[Engine | Recorder] = []
+        self.models: Routes = {}
+        self.stderr: IO[bytes] = (self.directory / "stderr").open("wb")
+        self.process: subprocess.Popen[bytes] | None = None
+        self._configure(workers, changes or {})
+        self.write_routes()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def _configure(self, workers: int, changes: dict[str, str]) -> None:
+        self.program, self.root, self.library_path, triplet = nginx_root()
+        environment = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(TEMPLATES),
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            keep_trailing_newline=True,
+        )
+        environment.filters["nginx"] = quoting.nginx
+        text = environment.get_template("nginx.conf.j2").render(
+            root=self.root,
+            triplet=triplet,
+            listen=f"127.0.0.1:{self.port}",
+            workers=workers,
+            run=str(self.run),
+            access_log=str(self.log),
+            digest="0123456789ab",
+        )
+        for old, new in changes.items():
+            assert old in text
+            text = text.replace(old, new)
+        (self.prefix / "nginx.conf").write_text(text)
+        for name in ("gateway.lua", "scan.lua"):
+            shutil.copy(TEMPLATES / name, self.prefix / name)
+
+    def argv(self, *words: str) -> list[str]:
+        return [self.program, "-e", "stderr", "-p", f"{self.prefix}/", "-c", "nginx.conf", *words]
+
+    def start(self) -> None:
+        user: Json = {}
+        if os.geteuid() == 0:
+            for path in (self.directory, self.run):
+                os.chown(path, NOBODY, NOBODY)
+            user = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+        environment = {"LD_LIBRARY_PATH": self.library_path, "PATH": "/usr/bin:/bin"}
+        words = self.argv("-g", "daemon off;")
+        self.process = subprocess.Popen(words, env=environment, stderr=self.stderr, **user)
+        until(self._answers, what="the gateway's first answer")
+
+    def _answers(self) -> bool:
+        assert self.process
+        assert self.process.poll() is None, self.errors()
+        try:
+            return httpx.get(f"{self.url}/health").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def engine(self, name: str, *switches: str, model: str = "", address: str = "") -> Engine:
+        engine = Engine(name, model or name, self.directory / f"{name}.sock", switches, address)
+        self.engines.append(engine)
+        return engine
+
+    def recorder(self, name: str) -> Recorder:
+        recorder = Recorder(name, self.directory / f"{name}.sock")
+        self.engines.append(recorder)
+        return recorder
+
+    def route(self, name: str, *engines: Engine | Recorder, upstream: str = "") -> None:
+        """Serve a model from these replicas."""
+        replicas = [engine.replica for engine in engines]
+        self.models[name] = {"upstream_model": upstream or name, "replicas": replicas}
+        self.write_routes()
+
+    def write_routes(self, text: str | None = None) -> None:
+        new = self.prefix / "gateway.json.new"
+        new.write_text(json.dumps({"version": 1, "models": self.models}) if text is None else text)
+        new.rename(self.prefix / "gateway.json")
+
+    def states(self) -> Json:
+        states: Json = httpx.get(f"{self.url}/health").json()["models"]
+        return states
+
+    def wait_for(self, model: str, state: str = "up") -> None:
+        until(lambda: self.states().get(model) == state, what=f"{model} {state}")
+
+    def post(self, path: str, body: object = None, **options: Any) -> httpx.Response:
+        if body is not None:
+            options["json"] = body
+        return httpx.post(self.url + path, timeout=30, **options)
+
+    def chat(self, model: str, text: str = "hello", **options: Any) -> httpx.Response:
+        body = {"model": model, "messages": [{"role": "user", "content": text}]}
+        return self.post("/v1/chat/completions", body, **options)
+
+    @contextmanager
+    def streaming(self, model: str, **more: Any) -> Iterator[httpx.Response]:
+        body = {"model": model, "messages": [{"role": "user", "content": "x"}], "stream": True, **more}
+        with httpx.stream("POST", f"{self.url}/v1/chat/completions", json=body, timeout=30) as answer:
+            yield answer
+
+    def raw(self, data: bytes, *, timeout: float = 5.0) -> bytes:
+        """Send bytes as they are; return all that comes until the gateway closes or is silent."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout) as connection:
+            connection.sendall(data)
+            received = b""
+            try:
+                while piece := connection.recv(65536):
+                    received += piece
+                    connection.settimeout(0.3)
+            except (TimeoutError, ConnectionResetError):
+                pass
+            return received
+
+    def worker_pids(self) -> set[int]:
+        assert self.process
+        listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(self.process.pid)], capture_output=True, check=False)
+        return {int(word) for word in listed.stdout.split()}
+
+    def reload(self) -> None:
+        """SIGHUP, and wait for new workers."""
+        assert self.process
+        before = self.worker_pids()
+        self.process.send_signal(signal.SIGHUP)
+        until(lambda: self.worker_pids() - before, what="new nginx workers")
+
+    def errors(self) -> str:
+        return (self.directory / "stderr").read_text()
+
+    def logged(self) -> list[Json]:
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+    def close(self) -> None:
+        if self.process:
+            self.process.terminate()
+            self.process.wait(10)
+        for engine in self.engines:
+            engine.kill()
+        self.stderr.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+@contextmanager
+def gateway(*, workers: int = 1, changes: dict[str, str] | None = None) -> Iterator[Gateway]:
+    """Yield a gateway that is not started yet, and end it with its engines."""
+    one = Gateway(workers=workers, changes=changes)
+    try:
+        yield one
+    finally:
+        one.close()

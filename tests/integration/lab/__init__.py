@@ -1,0 +1,32 @@
+"""The test lab: fresh Debian servers with a real systemd, booted as containers on one machine."""
+
+from tests.integration.lab.images import base_image
+from tests.integration.lab.machine import LabError, dockerd, missing_ability, require_packages
+from tests.integration.lab.process import Process
+from tests.integration.lab.server import (
+    CommandFailed,
+    Completed,
+    FileState,
+    Lab,
+    Mount,
+    Server,
+    difference,
+    remove_leftovers,
+)
+
+__all__ = [
+    "CommandFailed",
+    "Completed",
+    "FileState",
+    "Lab",
+    "LabError",
+    "Mount",
+    "Process",
+    "Server",
+    "base_image",
+    "difference",
+    "dockerd",
+    "missing_ability",
+    "remove_leftovers",
+    "require_packages",
+]
