@@ -1,5 +1,3 @@
 """llm-appliance: turn a Linux server into an LLM appliance."""
 
-from typing import Final
-
-__version__: Final = "0.1.0"
+__version__ = "0.1.0"

@@ -12,10 +12,8 @@ from appliance.errors import ArtifactError
 from appliance.report import Progress
 from appliance.system.machine import Machine, sync
 
-SKIPPED: Final = ("libc6", "libgcc-s1", "libc-bin", "libcrypt1")
+SYSTEM: Final = ("libc6", "libgcc-s1")
 """The running system's own are used, so that its loader and its C library always match."""
-LIBRARIES: Final = ("lib", "lua", "zlib", "nginx")
-"""Beginnings of the names that the gateway runs with; the rest of the closure is maintainer scripts' tools."""
 DIRECTORIES: Final = ("bin", "sbin", "lib", "lib64", "lib32", "libx32")
 
 
@@ -29,7 +27,7 @@ def gateway(
     refuse_offline(source, "nginx")
     progress.step("gateway", "nginx and its Lua module, from this distribution's packages")
     archives = fetch(tuple(artifact.ref.split()), Path(deployment.layout.cache), machine)
-    chosen = [path for path in archives if _name(path).startswith(LIBRARIES) and _name(path) not in SKIPPED]
+    chosen = [path for path in archives if path.name.partition("_")[0] not in SYSTEM]
     draft = target.with_name(f".{target.name}.new")
     unpack(chosen, draft, machine)
     probe = Command(
@@ -41,6 +39,7 @@ def gateway(
         raise ArtifactError(f"the unpacked nginx does not start: {done.stderr.strip()}")
     draft.rename(target)
     sync(target.parent)
+    shutil.rmtree(archives[0].parents[1])
 
 
 def fetch(packages: tuple[str, ...], cache: Path, machine: Machine) -> list[Path]:
@@ -51,6 +50,8 @@ def fetch(packages: tuple[str, ...], cache: Path, machine: Machine) -> list[Path
     if not machine.which("apt-get") or not machine.which("dpkg-deb"):
         raise ArtifactError("no apt-get here: nginx is taken from Debian's or Ubuntu's packages")
     home = cache / "debs" / packages[0]
+    # Always from an empty directory: apt does not check again what lies there already.
+    shutil.rmtree(home, ignore_errors=True)
     for part in ("state/lists/partial", "archives/partial"):
         (home / part).mkdir(parents=True, exist_ok=True)
     (home / "state" / "status").touch()
@@ -58,9 +59,7 @@ def fetch(packages: tuple[str, ...], cache: Path, machine: Machine) -> list[Path
     _apt(machine, ("apt-get", *options, "update"))
     wanted = ("install", "--download-only", "--yes", "--no-install-recommends", "--", *packages)
     _apt(machine, ("apt-get", *options, *wanted))
-    names = _apt(machine, ("apt-get", *options, "--print-uris", *wanted))
-    kept = {line.split()[1] for line in names.splitlines() if line.startswith("'") and len(line.split()) > 1}
-    return sorted(path for path in (home / "archives").glob("*.deb") if not kept or path.name in kept)
+    return sorted((home / "archives").glob("*.deb"))
 
 
 def unpack(archives: list[Path], root: Path, machine: Machine) -> None:
@@ -127,6 +126,3 @@ def _keep_links_inside(root: Path) -> None:
                 path.unlink()
                 path.symlink_to(os.path.relpath(f"{root}{target}", os.path.realpath(directory)))
 
-
-def _name(archive: Path) -> str:
-    return archive.name.partition("_")[0]

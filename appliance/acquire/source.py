@@ -39,7 +39,8 @@ class Index:
             ("UV_DEFAULT_INDEX", self.url),
             ("UV_INDEX", " ".join(self.extra)),
             ("UV_FIND_LINKS", ",".join(self.find_links)),
-            ("UV_NATIVE_TLS", "1"),
+            # As pip does; every requirement has its digest, so no foreign package can slip in.
+            ("UV_INDEX_STRATEGY", "unsafe-best-match"),
             ("UV_SYSTEM_CERTS", "1"),
             ("UV_NO_CONFIG", "1"),
             ("UV_PYTHON_DOWNLOADS", "never"),

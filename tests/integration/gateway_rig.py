@@ -259,14 +259,15 @@ class Gateway:
         return [self.program, "-e", "stderr", "-p", f"{self.prefix}/", "-c", "nginx.conf", *words]
 
     def start(self) -> None:
-        user: Json = {}
+        user = None
         if os.geteuid() == 0:
+            # What root starts is no test of what an ordinary user may do.
+            user = NOBODY
             for path in (self.directory, self.run):
-                os.chown(path, NOBODY, NOBODY)
-            user = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+                os.chown(path, user, user)
         environment = {"LD_LIBRARY_PATH": self.library_path, "PATH": "/usr/bin:/bin"}
         words = self.argv("-g", "daemon off;")
-        self.process = subprocess.Popen(words, env=environment, stderr=self.stderr, **user)
+        self.process = subprocess.Popen(words, env=environment, stderr=self.stderr, user=user, group=user)
         until(self._answers, what="the gateway's first answer")
 
     def _answers(self) -> bool:

@@ -1,0 +1,153 @@
+#!/bin/sh
+# Installs llm-appliance and what it needs to start, then lets it install itself: engine, gateway, built-in model.
+# As root for the whole system, or as anybody with --prefix DIR and nothing outside that directory.
+set -eu
+
+usage() {
+    cat <<'TEXT'
+Usage: install.sh [--prefix DIR] [--offline] [OPTIONS of `llm-appliance install`]
+
+  --prefix DIR   put everything below DIR; no root needed, nothing outside DIR is touched
+  --offline      reach no network; only what is there already is used
+  -h, --help     show this
+
+Everything else is handed to `llm-appliance install`, for example --listen 127.0.0.1:9000.
+TEXT
+}
+
+say() { printf '%s\n' "==> $*" >&2; }
+
+fail() { # CODE MESSAGE [HINT]
+    printf 'error: %s\n' "$2" >&2
+    [ -z "${3:-}" ] || printf 'hint:  %s\n' "$3" >&2
+    exit "$1"
+}
+
+# apt with lists and downloads of its own: the system's stay as they were found.
+private_apt() {
+    mkdir -p "$work/lists/partial" "$work/archives/partial"
+    apt-get -q -o Dir::State::lists="$work/lists" -o Dir::Cache="$work" -o Dir::Cache::archives="$work/archives" \
+        -o Acquire::Languages=none -o Acquire::Retries=3 -o APT::Sandbox::User=root \
+        -o APT::Update::Error-Mode=any -o APT::Update::Post-Invoke= -o APT::Update::Post-Invoke-Success= "$@"
+}
+
+fetch_lists() {
+    [ -z "$offline" ] || fail 5 "$1 is not here, and --offline forbids to fetch it"
+    command -v apt-get >/dev/null 2>&1 || fail 4 "$1 is needed, and this is neither Debian nor Ubuntu" "install $1, then run this again"
+    [ -d "$work/lists" ] || private_apt update >"$work/apt.log" 2>&1 ||
+        fail 5 "packages cannot be fetched: $(grep -E '^[EW]:' "$work/apt.log" | tail -n 1)" \
+            "check the network and /etc/apt/sources.list; behind a proxy set Acquire::http::Proxy"
+}
+
+find_python() {
+    for candidate in "${PYTHON:-}" python3 python3.14 python3.13 python3.12 python3.11; do
+        [ -n "$candidate" ] || continue
+        path=$(command -v "$candidate" 2>/dev/null) || continue
+        "$path" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { printf '%s\n' "$path"; return; }
+    done
+    return 1
+}
+
+# The one thing that is installed into the system, only where it is missing; `uninstall` takes it away again.
+install_python() {
+    [ -n "$root" ] || fail 4 "Python 3.11 or newer is needed" "ask an administrator for: apt-get install python3"
+    say "python3: from the distribution's packages"
+    fetch_lists python3
+    dpkg-query -W -f '${Package}\n' | sort >"$work/before"
+    DEBIAN_FRONTEND=noninteractive private_apt install -y --no-install-recommends python3 >"$work/apt.log" 2>&1 ||
+        fail 5 "python3 cannot be installed: $(grep -E '^[EW]:' "$work/apt.log" | tail -n 1)"
+    dpkg-query -W -f '${Package}\n' | sort | comm -13 "$work/before" - >>"$home/packages"
+}
+
+# pip for the new environment: Python's own copy, or the distribution's wheel of it, unpacked and not installed.
+make_environment() { # DIRECTORY
+    if "$python" -c 'import ensurepip' 2>/dev/null && "$python" -m venv "$1" 2>/dev/null; then
+        return
+    fi
+    rm -rf "$1"
+    "$python" -m venv --without-pip "$1" || fail 4 "$python cannot make environments" "apt-get install python3-venv"
+    fetch_lists python3-pip-whl
+    (cd "$work" && private_apt download python3-pip-whl python3-setuptools-whl >"$work/apt.log" 2>&1) ||
+        fail 5 "pip cannot be fetched: $(grep -E '^[EW]:' "$work/apt.log" | tail -n 1)"
+    for package in "$work"/python3-*-whl_*.deb; do dpkg-deb -x "$package" "$work/pip"; done
+    wheel=$(find "$work/pip" -name 'pip-*.whl' | head -n 1)
+    "$1/bin/python" "$wheel/pip" install --quiet --no-index --no-deps "$wheel" || fail 5 "pip cannot be set up from $wheel"
+}
+
+install_appliance() {
+    say "llm-appliance: its environment in $home/venv"
+    rm -rf "$home/.venv.new"
+    make_environment "$home/.venv.new"
+    pip="$home/.venv.new/bin/python -m pip --disable-pip-version-check --no-input"
+    # The machine's own certificates, so that a company's proxy is trusted as the system trusts it.
+    if [ -z "${PIP_CERT:-}" ] && [ -f /etc/ssl/certs/ca-certificates.crt ]; then
+        PIP_CERT=/etc/ssl/certs/ca-certificates.crt && export PIP_CERT
+    fi
+    index=
+    [ -z "$offline" ] || index=--no-index
+    # shellcheck disable=SC2086 # several words each
+    $pip install --quiet $index --require-hashes --only-binary :all: -r "$source/installers/requirements.txt" ||
+        fail 5 "llm-appliance's own packages cannot be fetched" \
+            "check the network; behind a mirror set index-url in /etc/pip.conf, behind a proxy set https_proxy"
+    # Built from a copy: the checkout may be read-only, and stays as it is.
+    mkdir "$work/source"
+    (cd "$source" && tar -cf - appliance templates images installers pyproject.toml README.md LICENSE) | tar -xf - -C "$work/source"
+    # shellcheck disable=SC2086
+    $pip install --quiet --no-index --no-deps --no-build-isolation "$work/source" || fail 1 "llm-appliance cannot be built"
+    printf '%s\n' "$prefix" >"$home/.venv.new/llm-appliance-prefix"
+    # Moved into place whole; the programs in it carry the place's name.
+    find "$home/.venv.new/bin" -type f -exec sed -i "1s|$home/.venv.new/|$home/venv/|" {} +
+    rm -rf "$home/.venv.old"
+    [ ! -d "$home/venv" ] || mv "$home/venv" "$home/.venv.old"
+    mv "$home/.venv.new" "$home/venv"
+    rm -rf "$home/.venv.old"
+    mkdir -p "$bin"
+    ln -sfn "$home/venv/bin/llm-appliance" "$bin/llm-appliance"
+}
+
+main() {
+    prefix=/
+    offline=
+    source=$(cd "$(dirname "$0")/.." && pwd)
+    count=$#
+    while [ "$count" -gt 0 ]; do
+        case $1 in
+            -h | --help) usage; exit 0 ;;
+            --prefix) [ "$count" -gt 1 ] || fail 2 "--prefix needs a directory"; prefix=$2; shift 2; count=$((count - 2)); continue ;;
+            --prefix=*) prefix=${1#--prefix=}; shift; count=$((count - 1)); continue ;;
+            --offline) offline=1 ;;
+        esac
+        set -- "$@" "$1"
+        shift
+        count=$((count - 1))
+    done
+    root=
+    [ "$(id -u)" -ne 0 ] || root=1
+    [ "$(uname -s)" = Linux ] || fail 4 "Linux is needed, this is $(uname -s)"
+    case $(uname -m) in x86_64 | aarch64) ;; *) fail 4 "no engine is known for $(uname -m)" ;; esac
+    if [ "$prefix" = / ]; then
+        [ -n "$root" ] || fail 4 "only root can install system-wide" "sudo $0, or $0 --prefix DIR"
+        home=/opt/llm-appliance bin=/usr/local/bin
+    else
+        mkdir -p "$prefix" || fail 4 "$prefix cannot be made"
+        prefix=$(cd "$prefix" && pwd)
+        home=$prefix bin=$prefix/bin
+    fi
+    umask 022
+    mkdir -p "$home" || fail 4 "$home cannot be made"
+    exec 9>"$home/.install.lock"
+    if command -v flock >/dev/null 2>&1; then
+        flock -n 9 || fail 8 "another install.sh is at work in $home" "wait for it, then try again"
+    fi
+    work=$(mktemp -d "$home/.install.XXXXXX")
+    trap 'rm -rf "$work"' EXIT
+    trap 'exit 130' HUP INT TERM
+    python=$(find_python) || { install_python; python=$(find_python) || fail 4 "the distribution's Python is older than 3.11"; }
+    install_appliance
+    rm -rf "$work"
+    trap - EXIT HUP INT TERM
+    say "llm-appliance install"
+    exec "$home/venv/bin/llm-appliance" install "$@" 9>&-
+}
+
+main "$@"
