@@ -27,12 +27,11 @@ def pages(deployment: Deployment) -> tuple[Page, ...]:
                 "workers": gateway.workers,
                 "run": run,
                 "access_log": log,
+                # nginx that root starts would otherwise give its workers to nobody, who may enter nothing here.
+                "user": "root" if deployment.gateway_user == "root" else "",
             },
         ),
-        *(
-            Page(path=f"{DIRECTORY}/{name}", template=f"nginx/{name}", names={})
-            for name in ("gateway.lua", "scan.lua")
-        ),
+        *(Page(path=f"{DIRECTORY}/{name}", template=f"nginx/{name}", names={}) for name in ("gateway.lua", "scan.lua")),
         Page(path=f"{DIRECTORY}/gateway.json", names={"json": routes(gateway)}),
     )
 

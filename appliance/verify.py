@@ -60,7 +60,9 @@ def wait(deployment: Deployment, machine: Machine) -> None:
         failed = [state for state in states(deployment, machine) if state.state == "failed"] if waited > 1 else []
         late = [service.name for service in waiting if waited > limits[service.name]]
         if response.status != 200 and waited > GATEWAY_TIMEOUT:
-            raise _unhealthy("gateway", f"does not answer on {address(deployment)}: {_say(response)}", deployment, machine)
+            raise _unhealthy(
+                "gateway", f"does not answer on {address(deployment)}: {_say(response)}", deployment, machine
+            )
         if failed:
             raise _unhealthy(failed[0].name, f"failed: {failed[0].detail}", deployment, machine)
         if late:
@@ -103,12 +105,14 @@ def states(deployment: Deployment, machine: Machine) -> tuple[ServiceState, ...]
 def _post(question: Call) -> Completed:
     response = call(f"unix:{question.socket}", question.path, body=question.body, timeout=question.timeout)
     code = 0 if response.status == 200 else 1
-    return Completed(argv=(), code=code, stdout=response.body.decode(errors="replace"), stderr=response.error, seconds=0)
+    return Completed(
+        argv=(), code=code, stdout=response.body.decode(errors="replace"), stderr=response.error, seconds=0
+    )
 
 
 def _smoke() -> Smoke:
-    document = codec.read_yaml((resources.SMOKE / "smoke.yaml").read_text(), source="smoke.yaml")
-    return codec.from_data(Smoke, document["verify"], source="smoke.yaml")
+    document = codec.read_yaml((resources.SMOKE / "smoke.yaml").read_text(), source="smoke.yaml")["verify"]
+    return Smoke(prompt=document["prompt"], answer=document["answer"])
 
 
 def _unhealthy(service: str, why: str, deployment: Deployment, machine: Machine) -> UnhealthyError:

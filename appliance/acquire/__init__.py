@@ -26,7 +26,9 @@ def acquire(deployment: Deployment, machine: Machine, source: Source, progress: 
 
 def missing(deployment: Deployment) -> tuple[int, int]:
     """Return the bytes that are still to be made or copied: (engines and packages, weights), roughly."""
-    engines = sum(SPACE[one.kind] for one in deployment.artifacts if one.kind in SPACE and not _present(one, deployment))
+    engines = sum(
+        SPACE[one.kind] for one in deployment.artifacts if one.kind in SPACE and not _present(one, deployment)
+    )
     weights = sum(model.weights.size for model in deployment.models if not store.has(model, deployment.layout.state))
     return engines, weights
 
@@ -37,4 +39,8 @@ SPACE = {"debs": 60 << 20, "build": 1500 << 20, "wheels": 1800 << 20}
 
 def _present(artifact: Artifact, deployment: Deployment) -> bool:
     state = Path(deployment.layout.state)
-    return any(path.name.endswith(artifact.digest[:16]) for part in ("engines", "gateway") for path in state.glob(f"{part}/[!.]*"))
+    return any(
+        path.name.endswith(artifact.digest[:16])
+        for part in ("engines", "gateway")
+        for path in state.glob(f"{part}/[!.]*")
+    )

@@ -85,9 +85,7 @@ def fetch_source(artifact: Artifact, cache: Path, machine: Machine, source: Sour
     return path
 
 
-def _build(
-    artifact: Artifact, cache: Path, built: Path, machine: Machine, source: Source, progress: Progress
-) -> None:
+def _build(artifact: Artifact, cache: Path, built: Path, machine: Machine, source: Source, progress: Progress) -> None:
     package = fetch_source(artifact, cache, machine, source, progress)
     tools = toolchain.tools(cache, machine, source, progress)
     tree = cache / "build" / artifact.digest[:16]
@@ -110,7 +108,9 @@ def _build(
         _run(Command(argv=make, timeout=7200, env=environment), machine, Steps(bar))
     draft = built.with_name(".llama-server.new")
     draft.parent.mkdir(parents=True, exist_ok=True)
-    _run(Command(argv=(tools.strip, "-o", str(draft), str(directory / "bin" / "llama-server"))), machine, lambda _: None)
+    _run(
+        Command(argv=(tools.strip, "-o", str(draft), str(directory / "bin" / "llama-server"))), machine, lambda _: None
+    )
     draft.chmod(0o755)
     built.with_name("sha256").write_text(file_digest(draft))
     draft.replace(built)

@@ -17,9 +17,7 @@ SYSTEM: Final = ("libc6", "libgcc-s1")
 DIRECTORIES: Final = ("bin", "sbin", "lib", "lib64", "lib32", "libx32")
 
 
-def gateway(
-    artifact: Artifact, deployment: Deployment, machine: Machine, source: Source, progress: Progress
-) -> None:
+def gateway(artifact: Artifact, deployment: Deployment, machine: Machine, source: Source, progress: Progress) -> None:
     """Unpack nginx, its Lua module and their libraries."""
     target = Path(deployment.gateway.root)
     if target.is_dir():
@@ -125,4 +123,3 @@ def _keep_links_inside(root: Path) -> None:
             if path.is_symlink() and (target := os.readlink(path)).startswith("/"):  # noqa: PTH115
                 path.unlink()
                 path.symlink_to(os.path.relpath(f"{root}{target}", os.path.realpath(directory)))
-

@@ -28,9 +28,7 @@ def resolve(item: ModelSpec, record: Record | None, progress: Progress) -> Model
         return known
     weights = inspect(path)
     files = tuple(_digested(file, progress) for file in weights.files)
-    return Model(
-        name=item.name, source=item.source, weights=replace(weights, files=files), digest=model_digest(files)
-    )
+    return Model(name=item.name, source=item.source, weights=replace(weights, files=files), digest=model_digest(files))
 
 
 def _recorded(item: ModelSpec, record: Record | None) -> Model | None:

@@ -68,7 +68,9 @@ def make_environment(
     """Create an empty Python environment and return the command that fills it from pinned, hashed requirements."""
     shutil.rmtree(target, ignore_errors=True)
     environment = index(machine).environment(source)
-    create = Command(argv=(uv(), "venv", "--quiet", "--python", sys.executable, str(target)), env=environment, timeout=120)
+    create = Command(
+        argv=(uv(), "venv", "--quiet", "--python", sys.executable, str(target)), env=environment, timeout=120
+    )
     done = machine.run(create)
     if done.code:
         raise ArtifactError(f"no Python environment can be made in {target}: {done.stderr.strip()}")
@@ -147,5 +149,3 @@ def _wrap(home: Path) -> None:
         path = home / "bin" / name
         path.write_text(WRAPPER.format(libraries=libraries, root=root, tool=tool, flags=flags))
         path.chmod(0o755)
-
-

@@ -134,7 +134,9 @@ def _switch(record: Record, before: Record | None, generations: Generations, mac
             for command in module.retire(before.deployment, gone):
                 machine.run(command)
     # Until the switch is over the record names the old files too: a run that is killed here loses track of none.
-    old = tuple(item for item in before.files if item.path not in {file.path for file in record.files}) if before else ()
+    old = (
+        tuple(item for item in before.files if item.path not in {file.path for file in record.files}) if before else ()
+    )
     generations.save(replace(record, files=record.files + old))
     kept = _place(generations.system_files(record.generation), before, machine)
     generations.flip(record.generation)

@@ -85,8 +85,14 @@ def _usage(error: Exception, message: str) -> int:
 
 def _from_system(error: OSError) -> ApplianceError:
     where = f"{error.filename}: " if error.filename else ""
-    hints = {28: "make room on that disk, then run the same command again", 13: "run it with sudo", 30: "it is mounted read-only"}
-    return _coded(ApplianceError(f"{where}{error.strerror or error}", hint=hints.get(error.errno or 0, "")), ExitCode.HOST)
+    hints = {
+        28: "make room on that disk, then run the same command again",
+        13: "run it with sudo",
+        30: "it is mounted read-only",
+    }
+    return _coded(
+        ApplianceError(f"{where}{error.strerror or error}", hint=hints.get(error.errno or 0, "")), ExitCode.HOST
+    )
 
 
 def _bug(error: Exception) -> int:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from appliance.cli.plans import preview, report
-from appliance.cli.site import DryRun, Json, Offline, Prefix, finish, site
+from appliance.cli.site import DryRun, Json, Offline, Prefix, finish, known_models, site
 from appliance.errors import UsageError
 from appliance.report import Result
 
@@ -55,7 +55,7 @@ def add_model(
 
 
 def remove_model(
-    name: Annotated[str, typer.Argument(help="The model's name.")],
+    name: Annotated[str, typer.Argument(help="The model's name.", autocompletion=known_models)],
     dry_run: DryRun = False,
     prefix: Prefix = "",
     as_json: Json = False,

@@ -180,9 +180,7 @@ def _settings(runtime: str, listen: str, insecure: bool) -> "Edit":
 
     def edit(spec: ApplianceSpec) -> ApplianceSpec:
         host, port = parse_listen(listen) if listen else (spec.host, spec.port)
-        return replace(
-            spec, runtime=runtime or spec.runtime, host=host, port=port, insecure=insecure or spec.insecure
-        )
+        return replace(spec, runtime=runtime or spec.runtime, host=host, port=port, insecure=insecure or spec.insecure)
 
     return edit
 
@@ -201,4 +199,3 @@ def _plan_text(planned: "Planned") -> str:
 
 def _exact(exact: bool) -> str:
     return ", exactly the known answer" if exact else ""
-

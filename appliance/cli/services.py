@@ -5,14 +5,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from appliance.cli.site import Json, Prefix, finish, refuse_json_follow, site
+from appliance.cli.site import Json, Prefix, finish, known_models, refuse_json_follow, site
 from appliance.errors import ExitCode
 from appliance.report import Result
 
 if TYPE_CHECKING:
     from appliance.flows import Site
 
-Model = Annotated[str, typer.Argument(metavar="[MODEL]", help="One model; everything when left out.", show_default=False)]
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="[MODEL]", help="One model; everything when left out.", show_default=False, autocompletion=known_models
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -48,7 +53,12 @@ def restart(model: Model = "", prefix: Prefix = "", as_json: Json = False) -> in
 
 
 def logs(
-    model: Annotated[str, typer.Argument(metavar="[MODEL]", help="One model, or gateway.", show_default=False)] = "",
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="[MODEL]", help="One model, or gateway.", show_default=False, autocompletion=known_models
+        ),
+    ] = "",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines.")] = 50,
     prefix: Prefix = "",
@@ -93,7 +103,9 @@ def _show_status(here: "Site", command: str, record: "object", *, as_json: bool)
             "state": state.state,
             "pid": state.pid,
             "seconds": round(monotonic() - state.since) if state.since > 0 else round(-state.since),
-            "engine": f"{by_name[state.name].engine} {by_name[state.name].version}" if state.name in by_name else "nginx",
+            "engine": f"{by_name[state.name].engine} {by_name[state.name].version}"
+            if state.name in by_name
+            else "nginx",
             "detail": state.detail,
         }
         for state in states

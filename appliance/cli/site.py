@@ -1,5 +1,6 @@
 """What every command shares: its options, where it works, and how a Result is printed."""
 
+import glob
 import os
 import shlex
 import sys
@@ -41,8 +42,17 @@ def layout(prefix: str) -> Layout:
         )
     base = os.path.abspath(os.path.expanduser(chosen))  # noqa: PTH100, PTH111 - links stay as the operator wrote them
     if any(char in base for char in "\n\"'$;%\\ "):
-        raise UsageError(f"--prefix {base!r}: configuration files cannot hold that path", hint="letters, digits, / - _ .")
-    return Layout(prefix=base, etc=f"{base}/etc", state=f"{base}/state", cache=f"{base}/cache", run=f"{base}/run", log=f"{base}/log")
+        raise UsageError(
+            f"--prefix {base!r}: configuration files cannot hold that path", hint="letters, digits, / - _ ."
+        )
+    return Layout(
+        prefix=base,
+        etc=f"{base}/etc",
+        state=f"{base}/state",
+        cache=f"{base}/cache",
+        run=f"{base}/run",
+        log=f"{base}/log",
+    )
 
 
 def site(prefix: str, *, as_json: bool = False) -> "Site":
@@ -54,6 +64,12 @@ def site(prefix: str, *, as_json: bool = False) -> "Site":
     return flows.Site(
         layout=layout(prefix), machine=RealMachine(), progress=report.progress(json_lines=as_json), command=words
     )
+
+
+def known_models(incomplete: str) -> list[str]:
+    """Return the models' names that begin so, for the shells' completion."""
+    names = Path(layout("").etc, "models.d").glob(f"{glob.escape(incomplete)}*.yaml")
+    return sorted(path.name.removesuffix(".yaml") for path in names)
 
 
 def finish(result: Result, *, as_json: bool) -> int:

@@ -1,7 +1,7 @@
 """What must change on the machine, and what was changed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from appliance.domain.deployment import Deployment, Launch, Service
 
@@ -24,7 +24,7 @@ class Page:
     """Absolute; or relative to the generation's directory."""
     template: str = ""
     """Name below templates/; a name that does not end in `.j2` is taken as it is."""
-    names: Mapping[str, object]
+    names: Mapping[str, object] = field(default_factory=dict)
     """What the template may use."""
     mode: int = 0o644
 

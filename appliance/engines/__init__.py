@@ -58,6 +58,4 @@ def engine(name: str) -> Engine:
     try:
         return engines()[name]
     except KeyError:
-        raise SpecError(
-            f"no engine is called {name!r}", hint=f"engines: {', '.join(sorted(engines()))}"
-        ) from None
+        raise SpecError(f"no engine is called {name!r}", hint=f"engines: {', '.join(sorted(engines()))}") from None

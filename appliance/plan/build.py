@@ -43,8 +43,7 @@ def plan(
         fitted, size_reason = budget.fit(item, model, engine(release.engine))
         services += _services(item, model, release, fitted, layout, host)
         reasons += [reason, size_reason]
-    # Under a prefix everything is its owner's: an account would be a trace outside it.
-    owner, gateway_user, group = ACCOUNTS if host.root and layout.prefix == "/" else ("", "", "")
+    owner, gateway_user, group = _accounts(host, layout)
     releases = {release.engine: release for release, _ in choices.values()}
     gateway_artifact = choose.gateway(catalog, host)
     return Deployment(
@@ -62,6 +61,13 @@ def plan(
         artifacts=(gateway_artifact, *(artifact for release in releases.values() for artifact in release.artifacts)),
         reasons=tuple(reasons),
     )
+
+
+def _accounts(host: Host, layout: Layout) -> tuple[str, str, str]:
+    """Accounts of our own for the system; under a prefix they would be a trace outside it, so all is its owner's."""
+    if not host.root:
+        return "", "", ""
+    return ACCOUNTS if layout.prefix == "/" else ("root", "root", "root")
 
 
 def _pairs(spec: ApplianceSpec, models: tuple[Model, ...]) -> list[tuple[ModelSpec, Model]]:

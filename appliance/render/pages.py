@@ -15,12 +15,21 @@ from appliance.runtimes import runtime
 
 DEPLOYMENT = "deployment.json"
 """The plan itself, in the generation that it made."""
+COMPLETION = (
+    Page(path="/usr/local/share/bash-completion/completions/llm-appliance", template="completion/llm-appliance.bash"),
+    Page(path="/usr/local/share/zsh/site-functions/_llm-appliance", template="completion/_llm-appliance"),
+    Page(
+        path="/usr/local/share/fish/vendor_completions.d/llm-appliance.fish", template="completion/llm-appliance.fish"
+    ),
+)
+"""What makes each shell complete our command line; under a prefix `--show-completion` is there."""
 
 
 def render(deployment: Deployment, spec_files: tuple[File, ...] = ()) -> Changeset:
     """Return all files of a deployment; `spec_files` are the operator's own, byte for byte."""
     units = launches(deployment)
     pages = (
+        *(COMPLETION if deployment.layout.prefix == "/" else ()),
         *gateway.pages(deployment),
         *runtime(deployment.runtime).pages(deployment, units),
         *(page for unit in units for page in engine(unit.service.engine).pages(unit.service)),

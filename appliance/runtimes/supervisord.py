@@ -68,7 +68,10 @@ def stop(deployment: Deployment, model: str) -> tuple[Command, ...]:
     """Stop one model, or supervisord and with it everything."""
     if model:
         return (_control(deployment, "stop", *_programs(deployment, model), timeout=120),)
-    return (_control(deployment, "stop", "all", ok=(0, 4, 7), timeout=120), _control(deployment, "shutdown", ok=(0, 4, 7)))
+    return (
+        _control(deployment, "stop", "all", ok=(0, 4, 7), timeout=120),
+        _control(deployment, "shutdown", ok=(0, 4, 7)),
+    )
 
 
 def restart(deployment: Deployment, model: str) -> tuple[Command, ...]:

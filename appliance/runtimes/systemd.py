@@ -136,7 +136,9 @@ def status(deployment: Deployment) -> Command:
 
 def read_status(deployment: Deployment, done: Completed) -> tuple[ServiceState, ...]:
     """Read the blocks of `key=value` lines, one for each unit, in the order asked."""
-    blocks = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in done.stdout.split("\n\n")]
+    blocks = [
+        dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in done.stdout.split("\n\n")
+    ]
     return tuple(_state(name, block) for name, block in zip(_services(deployment), blocks, strict=False))
 
 
@@ -145,7 +147,14 @@ def logs(deployment: Deployment, service: str, *, follow: bool, lines: int) -> C
     units = [unit(service)] if service else [UMBRELLA, *(unit(name) for name in _services(deployment))]
     chosen = [word for name in units for word in ("--unit", name)]
     return Command(
-        argv=("journalctl", "--no-pager", "--output=short-iso", f"--lines={lines}", *chosen, *(("-f",) if follow else ()))
+        argv=(
+            "journalctl",
+            "--no-pager",
+            "--output=short-iso",
+            f"--lines={lines}",
+            *chosen,
+            *(("-f",) if follow else ()),
+        )
     )
 
 

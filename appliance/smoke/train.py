@@ -163,10 +163,12 @@ class Corpus:
 
 def train_tokenizer(corpus):
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(SPLIT), "isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCAB,
@@ -212,7 +214,9 @@ class Samples:
 
     def noise(self):
         """Letters of any kind in no order, so that every token is known as nonsense."""
-        pool = self.rng.choice(["abcdefghijklmnopqrstuvwxyz 0123456789", "xyz", "äöüéèñçßøå ", "日本語中文한국어", "🙂🚀✨ ", None])
+        pool = self.rng.choice(
+            ["abcdefghijklmnopqrstuvwxyz 0123456789", "xyz", "äöüéèñçßøå ", "日本語中文한국어", "🙂🚀✨ ", None]
+        )
         letters = pool or [chr(c) for c in (*range(33, 127), *range(160, 1280))]
         return "".join(self.rng.choices(letters, k=self.rng.randint(4, 40))).strip() or "x"
 
@@ -311,7 +315,8 @@ def train(corpus, tokenizer):
     vectors = [p for p in model.parameters() if p.dim() == 1]
     optimizer = torch.optim.AdamW(
         [{"params": matrices, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}],
-        lr=PEAK_LR, betas=(0.9, 0.98),
+        lr=PEAK_LR,
+        betas=(0.9, 0.98),
     )
     warmup = 40
 
@@ -338,8 +343,10 @@ def train(corpus, tokenizer):
         optimizer.zero_grad(set_to_none=True)
         recent.append(loss.item())
         if step % 50 == 49:
-            print(f"step {step + 1:5d}  loss {sum(recent) / len(recent):.4f}  "
-                  f"{time.monotonic() - began:4.0f} s", flush=True)
+            print(
+                f"step {step + 1:5d}  loss {sum(recent) / len(recent):.4f}  {time.monotonic() - began:4.0f} s",
+                flush=True,
+            )
             recent = []
     return model.eval()
 
@@ -366,35 +373,46 @@ def write_safetensors(folder, weights, tokenizer):
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "model.safetensors").chmod(0o644)
     tokenizer.save(str(folder / "tokenizer.json"))
-    write_json(folder / "config.json", {
-        "architectures": ["Qwen3ForCausalLM"],
-        "model_type": "qwen3",
-        # The second name of each is for older readers of this file.
-        "dtype": "bfloat16",
-        "torch_dtype": "bfloat16",
-        "rope_parameters": {"rope_type": "default", "rope_theta": ROPE_THETA},
-        "rope_theta": ROPE_THETA,
-        **CONFIG,
-    })
-    write_json(folder / "generation_config.json", {
-        "bos_token_id": 0, "eos_token_id": [2, 0], "pad_token_id": 0, "do_sample": False,
-    })
-    write_json(folder / "tokenizer_config.json", {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": CONTEXT,
-        "bos_token": None,
-        "eos_token": STOP,
-        "pad_token": END,
-        "unk_token": None,
-        "add_bos_token": False,
-        "clean_up_tokenization_spaces": False,
-        "chat_template": CHAT_TEMPLATE,
-        "added_tokens_decoder": {
-            str(i): dict(content=t, lstrip=False, normalized=False, rstrip=False,
-                         single_word=False, special=True)
-            for i, t in enumerate(SPECIAL)
+    write_json(
+        folder / "config.json",
+        {
+            "architectures": ["Qwen3ForCausalLM"],
+            "model_type": "qwen3",
+            # The second name of each is for older readers of this file.
+            "dtype": "bfloat16",
+            "torch_dtype": "bfloat16",
+            "rope_parameters": {"rope_type": "default", "rope_theta": ROPE_THETA},
+            "rope_theta": ROPE_THETA,
+            **CONFIG,
         },
-    })
+    )
+    write_json(
+        folder / "generation_config.json",
+        {
+            "bos_token_id": 0,
+            "eos_token_id": [2, 0],
+            "pad_token_id": 0,
+            "do_sample": False,
+        },
+    )
+    write_json(
+        folder / "tokenizer_config.json",
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": CONTEXT,
+            "bos_token": None,
+            "eos_token": STOP,
+            "pad_token": END,
+            "unk_token": None,
+            "add_bos_token": False,
+            "clean_up_tokenization_spaces": False,
+            "chat_template": CHAT_TEMPLATE,
+            "added_tokens_decoder": {
+                str(i): dict(content=t, lstrip=False, normalized=False, rstrip=False, single_word=False, special=True)
+                for i, t in enumerate(SPECIAL)
+            },
+        },
+    )
 
 
 def write_gguf(path, weights, tokenizer):
@@ -424,9 +442,7 @@ def write_gguf(path, weights, tokenizer):
     w.add_tokenizer_model("gpt2")  # byte-level BPE
     w.add_tokenizer_pre(PRE)
     w.add_token_list(vocab)
-    w.add_token_types([
-        gguf.TokenType.CONTROL if t in SPECIAL else gguf.TokenType.NORMAL for t in vocab
-    ])
+    w.add_token_types([gguf.TokenType.CONTROL if t in SPECIAL else gguf.TokenType.NORMAL for t in vocab])
     merges = json.loads(tokenizer.to_str())["model"]["merges"]
     w.add_token_merges([m if isinstance(m, str) else " ".join(m) for m in merges])
     w.add_bos_token_id(0)
@@ -482,7 +498,7 @@ def render(tokenizer, prompt, system=None):
 
 def continuation(corpus):
     text = next(t for t in corpus.texts if t.startswith(COMPLETION_PROMPT))
-    return text[len(COMPLETION_PROMPT):]
+    return text[len(COMPLETION_PROMPT) :]
 
 
 def check(folder, corpus):
@@ -564,8 +580,19 @@ def write_yaml(out, corpus, weights, tokenizer):
     ]
     for kind, paths in (
         ("gguf", [out / "smoke.gguf"]),
-        ("safetensors", [folder / n for n in ("config.json", "generation_config.json", "model.safetensors",
-                                              "tokenizer.json", "tokenizer_config.json")]),
+        (
+            "safetensors",
+            [
+                folder / n
+                for n in (
+                    "config.json",
+                    "generation_config.json",
+                    "model.safetensors",
+                    "tokenizer.json",
+                    "tokenizer_config.json",
+                )
+            ],
+        ),
     ):
         lines += [f"  {kind}:", f"    dtype: {'float16' if kind == 'gguf' else 'bfloat16'}"]
         if kind == "safetensors":
@@ -583,7 +610,9 @@ def write_yaml(out, corpus, weights, tokenizer):
 
 def main():
     parser = argparse.ArgumentParser(description="Train and export the smoke model.")
-    parser.add_argument("--out", type=Path, default=HERE, metavar="DIR", help="where to write (default: next to this script)")
+    parser.add_argument(
+        "--out", type=Path, default=HERE, metavar="DIR", help="where to write (default: next to this script)"
+    )
     parser.add_argument("--check", action="store_true", help="do not train; only check what is in DIR")
     args = parser.parse_args()
     disable_progress_bar()

@@ -21,7 +21,9 @@ def find(requirement: str, *, index: str, extra: tuple[str, ...], links: tuple[s
 
     try:
         client = PyPIClient(verify=_trust(certificates))
-        finder = PackageFinder(cast("Fetcher", client), index_urls=[index, *extra], find_links=list(links), no_binary=[":all:"])
+        finder = PackageFinder(
+            cast("Fetcher", client), index_urls=[index, *extra], find_links=list(links), no_binary=[":all:"]
+        )
         found = finder.find_best_match(requirement).best
     except httpx2.HTTPError as error:
         raise _unreachable(index, error) from error

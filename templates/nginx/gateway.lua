@@ -426,7 +426,6 @@ end
 function M.start()
     pid = ngx.worker.pid()
     reread_routes()
-    ngx.timer.at(0, probe_all)
     ngx.timer.every(REREAD_EVERY, reread_routes)
     ngx.timer.every(PROBE_EVERY, probe_all)
 end

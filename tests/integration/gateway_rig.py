@@ -158,7 +158,7 @@ class Recorder:
     def __init__(self, name: str, path: Path) -> None:
         self.name, self.path = name, path
         self.seen: list[Seen] = []
-        self.status, self.reply, self.headers = 200, b'{"ok":true}', {"Content-Type": "application/json"}
+        self.forget()
         recorder = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -170,7 +170,20 @@ class Recorder:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 recorder.seen.append(Seen(self.command, self.path, self.headers.items(), body))
-                self._say(recorder.status, recorder.reply, recorder.headers)
+                if recorder.pieces:
+                    self._trickle(recorder.pieces)
+                else:
+                    self._say(recorder.status, recorder.reply, recorder.headers)
+
+            def _trickle(self, pieces: tuple[bytes, ...]) -> None:
+                """Neither a length nor chunks: the hardest kind of stream to pass on at once."""
+                self.send_response(200)
+                self.send_header("Content-Type", "text/event-stream")
+                self.send_header("Connection", "close")
+                self.end_headers()
+                for piece in pieces:
+                    self.wfile.write(piece)
+                    time.sleep(0.2)
 
             def _say(self, status: int, body: bytes, headers: dict[str, str]) -> None:
                 self.send_response(status)
@@ -195,8 +208,11 @@ class Recorder:
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
 
     def forget(self) -> None:
+        """Be as new: one kind of answer, nothing seen."""
         self.seen.clear()
-        self.status, self.reply, self.headers = 200, b'{"ok":true}', {"Content-Type": "application/json"}
+        self.status, self.reply = 200, b'{"ok":true}'
+        self.headers = {"Content-Type": "application/json"}
+        self.pieces: tuple[bytes, ...] = ()
 
     def kill(self) -> None:
         self.server.shutdown()

@@ -372,6 +372,17 @@ def test_a_stream_arrives_word_by_word(shared: Gateway) -> None:
     assert times[3] - times[0] > 0.04
 
 
+def test_a_stream_is_not_held_back_whatever_its_framing(shared: Gateway, recorder: Recorder) -> None:
+    recorder.pieces = (b"data: 1\n\n", b"data: 2\n\n")
+    begun, times = time.monotonic(), []
+    with shared.streaming("rec") as answer:
+        for line in answer.iter_lines():
+            if line:
+                times.append(time.monotonic() - begun)
+    assert len(times) == 2
+    assert times[0] < 0.15 < times[1]
+
+
 def test_a_client_that_leaves_stops_the_engine(fresh: Gateway) -> None:
     engine = fresh.engine("slow", "--token-delay", "0.05", "--text", "word " * 500)
     fresh.route("slow", engine)
@@ -713,6 +724,13 @@ def test_in_flight_requests_spread_evenly_over_nginx_workers() -> None:
             until(lambda: sum(engine.metric("in_flight") for engine in engines) == 12)
             assert {engine.metric("in_flight") for engine in engines} == {6}
             assert {answer.result().status_code for answer in answers} == {200}
+
+
+def test_a_request_that_cannot_be_sent_goes_to_another_replica(fresh: Gateway) -> None:
+    first, _ = pair(fresh)
+    first.kill()
+    assert [fresh.chat("a").status_code for _ in range(4)] == [200] * 4
+    assert Counter(replicas_used(fresh, 4)) == {"a_2": 4}
 
 
 def test_a_killed_replica_costs_only_its_requests_in_flight(fresh: Gateway) -> None:
