@@ -23,11 +23,14 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Refuse repeated keys."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        repeated = {str(key) for key in keys if keys.count(key) > 1}
-        if repeated:
-            raise yaml.YAMLError(f"key given twice: {', '.join(sorted(repeated))}")
+        """Refuse repeated keys, and those that are not text (`no:` is one)."""
+        seen: set[str] = set()
+        for key in (self.construct_object(key, deep=True) for key, _ in node.value):
+            if not isinstance(key, str):
+                raise yaml.YAMLError(f"key {key!r} is not text: put quotes around it")
+            if key in seen:
+                raise yaml.YAMLError(f"key given twice: {key}")
+            seen.add(key)
         return super().construct_mapping(node, deep)
 
 
@@ -52,7 +55,8 @@ def read_yaml(text: str, *, source: str) -> dict[str, Any]:
         raise SpecError(f"{source}: {len(text)} characters; at most {MAX_BYTES} are read")
     try:
         document = yaml.load(text, Loader=_Loader)  # noqa: S506 - the loader is a safe one
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:
+        # PyYAML lets the last three through: `2024-99-99`, `0x_`, `!!bool x`, `!!timestamp x`.
         raise SpecError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:
         raise SpecError(f"{source}: nested too deeply") from error
@@ -66,9 +70,12 @@ def read_yaml(text: str, *, source: str) -> dict[str, Any]:
 def from_data(kind: type[T], data: Any, *, source: str) -> T:
     """Read plain data as `kind`. Raises SpecError with the path of what is wrong."""
     try:
-        return load_json(kind, json.dumps(data, default=str), source=source)
+        text = json.dumps(data, default=str)
     except RecursionError as error:
         raise SpecError(f"{source}: nested too deeply") from error
+    except ValueError as error:
+        raise SpecError(f"{source}: a number of more than 4300 digits") from error
+    return load_json(kind, text, source=source)
 
 
 def load_json(kind: type[T], text: str | bytes, *, source: str) -> T:

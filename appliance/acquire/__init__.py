@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from appliance.acquire import build, debian, store, wheels
+from appliance.acquire import build, debian, store, toolchain, wheels
 from appliance.acquire.source import Source
 from appliance.domain.deployment import Artifact, Deployment
 from appliance.errors import ArtifactError
@@ -20,6 +20,7 @@ def acquire(deployment: Deployment, machine: Machine, source: Source, progress: 
         if maker is None:
             raise ArtifactError(f"{artifact.name}: artifacts of kind {artifact.kind!r} are not known")
         maker(artifact, deployment, machine, source, progress)
+    toolchain.discard(Path(deployment.layout.cache))
     for model in deployment.models:
         store.add(model, deployment.layout.state, progress, group=deployment.group)
 

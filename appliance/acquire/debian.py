@@ -37,7 +37,7 @@ def gateway(artifact: Artifact, deployment: Deployment, machine: Machine, source
         raise ArtifactError(f"the unpacked nginx does not start: {done.stderr.strip()}")
     draft.rename(target)
     sync(target.parent)
-    shutil.rmtree(archives[0].parents[1])
+    shutil.rmtree(archives[0].parents[1], ignore_errors=True)
 
 
 def fetch(packages: tuple[str, ...], cache: Path, machine: Machine) -> list[Path]:

@@ -57,6 +57,12 @@ def tools(cache: Path, machine: Machine, source: Source, progress: Progress) -> 
     )
 
 
+def discard(cache: Path) -> None:
+    """Remove compiler and tools: nobody who is not building wants them on a server."""
+    for name in ("toolchain", "build-tools", "build"):
+        shutil.rmtree(cache / name, ignore_errors=True)
+
+
 def uv() -> str:
     """Return uv's path: it comes with the appliance."""
     return f"{os.path.dirname(sys.executable)}/uv"  # noqa: PTH120
@@ -122,6 +128,7 @@ def _unpacked(cache: Path, machine: Machine, source: Source, progress: Progress)
         archives = debian.fetch(catalog().toolchain_packages, cache, machine)
         shutil.rmtree(home, ignore_errors=True)
         debian.unpack(archives, home / "root", machine)
+        shutil.rmtree(archives[0].parents[1], ignore_errors=True)
         _wrap(home)
         (home / "complete").touch()
     return str(home / "bin" / "cc"), str(home / "bin" / "c++"), str(home / "bin" / "strip")

@@ -1,6 +1,5 @@
 """The users and the group that engines and gateway run as, and the directories that they may write."""
 
-import os
 import shutil
 from pathlib import Path
 
@@ -8,7 +7,6 @@ from appliance.domain.changes import Command
 from appliance.domain.deployment import Deployment
 from appliance.errors import CommandError
 from appliance.system.machine import Machine, group_exists, user_comment, user_exists
-
 
 COMMENT = "LLM appliance"
 """In the account's comment field: how we know our own again, also after a run that was killed."""
@@ -43,20 +41,27 @@ def delete(users: tuple[str, ...], groups: tuple[str, ...], machine: Machine) ->
 
 
 def directories(deployment: Deployment) -> None:
-    """Make what systemd would make: sockets', caches' and logs' directories, each owned by who writes there."""
-    layout = deployment.layout
-    owners = {"gateway": deployment.gateway_user, **{item.name: deployment.user for item in deployment.services}}
-    Path(layout.log).mkdir(parents=True, exist_ok=True)
+    """Make the directories of sockets, caches and logs that systemd does not make, each owned by who writes there.
+
+    The gateway's are made under systemd too: its configuration is checked before its unit has ever run.
+    """
+    layout, owner = deployment.layout, deployment.gateway_user
+    Path(layout.run).mkdir(mode=0o755, parents=True, exist_ok=True)
+    Path(layout.log).mkdir(mode=0o755, parents=True, exist_ok=True)
+    _own(f"{layout.run}/gateway", 0o750, owner, deployment.group)
+    _own(f"{layout.log}/gateway", 0o750, owner, deployment.group)
     if deployment.runtime == "systemd":
         return
-    for name, owner in owners.items():
-        for base, mode in ((layout.run, 0o750), (layout.cache, 0o700)):
-            path = Path(base, name)
-            path.mkdir(parents=True, exist_ok=True)
-            if owner:
-                shutil.chown(path, owner, deployment.group)
-            path.chmod(mode)
-    os.chmod(layout.run, 0o755)  # noqa: PTH101, S103 - the gateway must reach the engines' directories
+    for service in deployment.services:
+        _own(f"{layout.run}/{service.name}", 0o750, deployment.user, deployment.group)
+        _own(f"{layout.cache}/{service.name}", 0o700, deployment.user, deployment.group)
+
+
+def _own(path: str, mode: int, user: str, group: str) -> None:
+    Path(path).mkdir(parents=True, exist_ok=True)
+    if user:
+        shutil.chown(path, user, group)
+    Path(path).chmod(mode)
 
 
 def _must(machine: Machine, *argv: str) -> None:

@@ -1,4 +1,4 @@
-"""Generations on disk: each one complete, numbered, with a link to the one in force and a record of what was written."""
+"""Generations on disk: each complete and numbered, a link to the one in force, a record of what was written."""
 
 import hashlib
 import os

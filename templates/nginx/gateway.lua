@@ -258,8 +258,6 @@ end
 ---------------------------------------------------------------------------------------------------- answers
 
 local function answer(status, text)
-    -- Else a body that nobody read would be taken for the next request.
-    ngx.req.discard_body()
     ngx.status = status
     ngx.header.content_type = "application/json"
     ngx.header.content_length = #text

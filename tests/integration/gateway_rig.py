@@ -262,6 +262,7 @@ class Gateway:
             workers=workers,
             run=str(self.run),
             access_log=str(self.log),
+            user="",
             digest="0123456789ab",
         )
         for old, new in changes.items():

@@ -395,6 +395,16 @@ def test_a_client_that_leaves_stops_the_engine(fresh: Gateway) -> None:
     assert engine.metric("in_flight") == 0
 
 
+def test_a_client_that_leaves_before_the_answer_stops_the_engine(fresh: Gateway) -> None:
+    engine = fresh.engine("slow", "--token-delay", "0.05", "--text", "word " * 500)
+    fresh.route("slow", engine)
+    fresh.start()
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(fresh.url + CHAT, json={"model": "slow", "messages": MESSAGES}, timeout=0.3)
+    until(lambda: engine.metric("aborted_total") == 1, timeout=2, what="the engine noticing")
+    assert engine.metric("in_flight") == 0
+
+
 def test_a_stream_that_breaks_ends(fresh: Gateway) -> None:
     fresh.route("cut", fresh.engine("cut", "--truncate-stream", "1"))
     fresh.start()
