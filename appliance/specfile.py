@@ -14,6 +14,8 @@ NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
 RESERVED = frozenset({"v1", "health", "metrics", "gateway", "llm-appliance"})
 """Names that paths of the gateway, or its directories, need themselves."""
 OPTION = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""What YAML, or a configuration file, takes for the end of a line, and bytes of a path that are not UTF-8."""
 OWNED = frozenset({"model", "host", "port", "alias", "ctx-size", "parallel", "threads", "api-key"})
 """Engine flags that the appliance sets itself."""
 HEADER = "# Made by llm-appliance; yours to edit, `llm-appliance install` puts changes into force.\n"
@@ -75,12 +77,10 @@ def files(spec: ApplianceSpec, existing: dict[str, bytes], layout: Layout) -> tu
 def parse_listen(listen: str) -> tuple[str, int]:
     """Split `ADDRESS:PORT`, IPv6 in brackets. Raises SpecError."""
     host, _, port = listen.rpartition(":")
-    host = host.strip("[]") or "127.0.0.1"
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        raise SpecError(f"listen: {host!r} is not an IP address", hint="for example 127.0.0.1:8080") from None
-    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host or "127.0.0.1"
+    if not _is_address(host):
+        raise SpecError(f"listen: {host!r} is not an IP address", hint="for example 127.0.0.1:8080")
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536):
         raise SpecError(f"listen: {port!r} is not a port", hint="a number from 1 to 65535")
     return host, int(port)
 
@@ -116,8 +116,9 @@ def check_model(model: ModelSpec) -> None:
         if not OPTION.fullmatch(name) or name in OWNED:
             why = "is set by the appliance itself" if name in OWNED else "is not an option's name"
             raise SpecError(f"{where}: options.{name}: {why}")
-        if any(ord(char) < 32 for char in value):
-            raise SpecError(f"{where}: options.{name}: control character in the value")
+    for key, value in (("source", model.source), *((f"options.{name}", value) for name, value in model.options)):
+        if CONTROL.search(value):
+            raise SpecError(f"{where}: {key}: control character in the value")
 
 
 def _model(document: _ModelFile, source: str) -> ModelSpec:
@@ -135,6 +136,14 @@ def _model(document: _ModelFile, source: str) -> ModelSpec:
 
 def _scalar(value: Scalar) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return "%" not in host  # an interface's name: Python takes it, nginx does not
 
 
 def _text(content: bytes, source: str) -> str:

@@ -26,7 +26,8 @@ fail() { # CODE MESSAGE [HINT]
 # apt with lists and downloads of its own: the system's stay as they were found.
 private_apt() {
     mkdir -p "$work/lists/partial" "$work/archives/partial"
-    apt-get -q -o Dir::State::lists="$work/lists" -o Dir::Cache="$work" -o Dir::Cache::archives="$work/archives" \
+    apt-get -q -o Dir::State="$work" -o Dir::State::status=/var/lib/dpkg/status -o Dir::Log="$work" \
+        -o Dir::State::lists="$work/lists" -o Dir::Cache="$work" -o Dir::Cache::archives="$work/archives" \
         -o Acquire::Languages=none -o Acquire::Retries=3 -o APT::Sandbox::User=root \
         -o APT::Update::Error-Mode=any -o APT::Update::Post-Invoke= -o APT::Update::Post-Invoke-Success= "$@"
 }

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from appliance.cli.site import DryRun, ExitCode, Json, Offline, Prefix, finish, site
+from appliance.cli.site import DryRun, ExitCode, Json, Offline, Prefix, finish, remove_program, site
 from appliance.report import Result
 
 if TYPE_CHECKING:
@@ -139,7 +139,9 @@ def uninstall(
         typer.confirm("Remove all weights in the store too?", abort=True, err=True)
     left = flows.uninstall(here, purge_models=purge_models)
     text = "uninstalled" + "".join(f"\nleft behind: {path}" for path in left)
-    return finish(Result(command="uninstall", data={"removed": paths, "left": left}, text=text), as_json=as_json)
+    code = finish(Result(command="uninstall", data={"removed": paths, "left": left}, text=text), as_json=as_json)
+    remove_program()
+    return code
 
 
 def preview(command: str, planned: "Planned", *, as_json: bool) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from appliance import resources
 from appliance.domain.deployment import Layout
 from appliance.errors import ExitCode, HostError, UsageError
 from appliance.report import Result
@@ -76,6 +77,15 @@ def finish(result: Result, *, as_json: bool) -> int:
     """Print a Result on stdout and return the exit code."""
     print(result.envelope() if as_json else result.text, flush=True)  # noqa: T201 - the one place for stdout
     return int(result.exit_code)
+
+
+def remove_program() -> None:
+    """Hand over to the script that removes what we run from, where install.sh put it there; returns otherwise."""
+    home = Path(sys.prefix).parent
+    if not Path(sys.prefix, MARKER).is_file():
+        return
+    link = "/usr/local/bin/llm-appliance" if _own_prefix() == "/" else str(home / "bin" / "llm-appliance")
+    os.execv("/bin/sh", ("sh", str(resources.data("installers/uninstall.sh")), str(home), link))  # noqa: S606
 
 
 def say(text: str) -> None:

@@ -36,25 +36,33 @@ def systemd_value(value: object) -> str:
 
 
 def supervisor(value: object) -> str:
-    """A value of supervisord's ini: `%` doubled; it cuts at ` ;` even inside quotes, so that is refused."""
-    text = _text(value)
-    if re.search(r"\s;", text):
-        raise SpecError(f"{text!r}: supervisord drops everything after ' ;'", hint="leave the space out")
-    return text.replace("%", "%%")
+    """A whole value of supervisord's ini: white space around it would be lost."""
+    text = str(value)
+    if text != text.strip():
+        raise SpecError(f"{text!r} cannot stand in supervisord's configuration")
+    return _supervisor_part(text)
 
 
 def supervisor_word(value: object) -> str:
     """One word of `command=`, which supervisord splits as a shell would."""
-    text = supervisor(value)
+    text = _supervisor_part(value)
     return "'" + text.replace("'", "'\"'\"'") + "'"
 
 
 def supervisor_env(value: object) -> str:
-    """One value of `environment=`: double quotes, no way to escape one."""
-    text = supervisor(value)
-    if '"' in text:
-        raise SpecError(f"{text!r}: supervisord cannot pass a double quote in the environment")
+    """One value of `environment=`: double quotes, no way to escape one; single ones at an end are taken off too."""
+    text = _supervisor_part(value)
+    if '"' in text or text.strip("'") != text:
+        raise SpecError(f"{text!r}: supervisord cannot pass these quotes in the environment")
     return f'"{text}"'
+
+
+def _supervisor_part(value: object) -> str:
+    """`%` is doubled; supervisord cuts at ` ;` and ` #` even inside quotes, so these are refused."""
+    text = _text(value)
+    if cut := re.search(r"\s[;#]", text):
+        raise SpecError(f"{text!r}: supervisord drops everything after {cut[0]!r}", hint="leave the space out")
+    return text.replace("%", "%%")
 
 
 def nginx(value: object) -> str:

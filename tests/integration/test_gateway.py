@@ -263,9 +263,34 @@ def test_a_body_that_is_too_large_is_refused(shared: Gateway, recorder: Recorder
 @pytest.mark.parametrize(
     "path",
     [
-        *("/", "/v1", "/v1/", "/v1/models/", "/v1/chat", "/v1/chat/completions/", "/V1/models", "/metrics", "/tokenize"),
-        *("/invocations", "/v1/audio/speech", "/v1/responses", "/rec/metrics", "/rec/health", "/rec", "/rec/v1/models/fox"),
-        *("/x/rec/v1/models", "/rec/v1/v1/models", "/health/", "/v1/models%00", "/v1/models;x", "/v1%2fmodels%2f..%2f..%2fmetrics"),
+        *(
+            "/",
+            "/v1",
+            "/v1/",
+            "/v1/models/",
+            "/v1/chat",
+            "/v1/chat/completions/",
+            "/V1/models",
+            "/metrics",
+            "/tokenize",
+        ),
+        *(
+            "/invocations",
+            "/v1/audio/speech",
+            "/v1/responses",
+            "/rec/metrics",
+            "/rec/health",
+            "/rec",
+            "/rec/v1/models/fox",
+        ),
+        *(
+            "/x/rec/v1/models",
+            "/rec/v1/v1/models",
+            "/health/",
+            "/v1/models%00",
+            "/v1/models;x",
+            "/v1%2fmodels%2f..%2f..%2fmetrics",
+        ),
         *("/%2e%2e/metrics", "/v1/..;/metrics", "/rec/v1/*"),
     ],
 )
@@ -374,13 +399,13 @@ def test_a_stream_arrives_word_by_word(shared: Gateway) -> None:
 
 def test_a_stream_is_not_held_back_whatever_its_framing(shared: Gateway, recorder: Recorder) -> None:
     recorder.pieces = (b"data: 1\n\n", b"data: 2\n\n")
-    begun, times = time.monotonic(), []
+    times = []
     with shared.streaming("rec") as answer:
         for line in answer.iter_lines():
             if line:
-                times.append(time.monotonic() - begun)
+                times.append(time.monotonic())
     assert len(times) == 2
-    assert times[0] < 0.15 < times[1]
+    assert times[1] - times[0] > 0.1
 
 
 def test_a_client_that_leaves_stops_the_engine(fresh: Gateway) -> None:
@@ -551,9 +576,7 @@ def test_however_a_known_path_and_host_are_written_the_engine_sees_one_form(
 @pytest.mark.parametrize(
     "line", [b"POST /nowhere HTTP/1.1", b"PUT /v1/chat/completions HTTP/1.1", b"GET /health HTTP/1.1"]
 )
-def test_a_body_that_nobody_reads_is_not_taken_for_a_request(
-    shared: Gateway, recorder: Recorder, line: bytes
-) -> None:
+def test_a_body_that_nobody_reads_is_not_taken_for_a_request(shared: Gateway, recorder: Recorder, line: bytes) -> None:
     inner = request(POST, b"Host: a", LENGTH, body=BODY)
     answer = shared.raw(request(line, b"Host: a", b"Content-Length: %d" % len(inner), body=inner))
     assert answer.count(b"HTTP/1.1 ") == 1
@@ -788,6 +811,8 @@ def test_a_replica_that_is_not_ready_gets_nothing(fresh: Gateway) -> None:
 def test_a_request_is_never_sent_twice(fresh: Gateway) -> None:
     first, second = pair(fresh, "--die-after", "1")
     assert fresh.chat("a").status_code == 502
+    until(lambda: first.process.poll() is not None or second.process.poll() is not None, what="the death")
+    time.sleep(0.1)
     assert sorted(engine.process.poll() is None for engine in (first, second)) == [False, True]
 
 

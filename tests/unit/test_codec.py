@@ -8,11 +8,10 @@ from hypothesis import strategies as st
 
 from appliance import codec
 from appliance.domain.changes import Record
-from appliance.domain.deployment import Deployment, Model, Service
+from appliance.domain.deployment import Deployment
 from appliance.domain.host import Host
 from appliance.domain.spec import ApplianceSpec, ModelSpec
 from appliance.errors import SpecError
-from tests.unit import samples
 
 MODEL = "name: a\nsource: /a.gguf\n"
 

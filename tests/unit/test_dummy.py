@@ -210,7 +210,9 @@ def test_the_switches_become_options() -> None:
     assert (options.fail_every, options.grace) == (0, 30.0)
 
 
-@pytest.mark.parametrize("words", [[], ["--die-after", "0"], ["--token-delay", "-1"], ["--token-delay", "nan"], ["--x"]])
+@pytest.mark.parametrize(
+    "words", [[], ["--die-after", "0"], ["--token-delay", "-1"], ["--token-delay", "nan"], ["--x"]]
+)
 def test_wrong_switches_end_with_2(words: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         parse(["--host", "unix:/x", *words] if not words else ["--host", "unix:/x", "--model", "m", *words])

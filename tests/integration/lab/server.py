@@ -99,8 +99,9 @@ class Server:
         volumes: Sequence[Mount] = (),
         cpus: float | None = None,
         keep: bool = False,
+        image: str = "",
     ) -> Iterator[Server]:
-        """Boots a fresh server and removes it afterwards."""
+        """Boots a fresh server, or one from a saved image, and removes it afterwards."""
         container = f"lab-{name}-{secrets.token_hex(4)}"
         options = [*BOOT_OPTIONS, "--name", container, "--hostname", name]
         options += ["--label", f"{LABEL}={_identity(os.getpid())}"]
@@ -112,7 +113,7 @@ class Server:
             options += ["--cpus", str(cpus)]
         server = cls(container)
         try:
-            command("docker", "run", "-d", *options, base_image(), timeout=120)
+            command("docker", "run", "-d", *options, image or base_image(), timeout=120)
             server._wait_until_up()
             yield server
         except Exception:
@@ -220,6 +221,10 @@ class Server:
         command("docker", "start", self.container, timeout=60)
         self._wait_until_up()
 
+    def save(self, image: str) -> None:
+        """Keeps the disk as it is under an image's name; what is in memory, and thus running, is not kept."""
+        command("docker", "commit", self.container, image, timeout=300)
+
     def disconnect(self) -> None:
         """Pulls the network cable."""
         command("docker", "network", "disconnect", BRIDGE, self.container, timeout=60)
@@ -316,9 +321,10 @@ class Lab:
         network: bool = True,
         volumes: Sequence[Mount] = (),
         cpus: float | None = None,
+        image: str = "",
     ) -> Iterator[Server]:
-        """Boots a fresh server, gone afterwards unless the servers are to be kept."""
-        booting = Server.boot(name, network=network, volumes=volumes, cpus=cpus, keep=self.keep)
+        """Boots a fresh server, or one from a saved image, gone afterwards unless the servers are to be kept."""
+        booting = Server.boot(name, network=network, volumes=volumes, cpus=cpus, keep=self.keep, image=image)
         with booting as server:
             yield server
 

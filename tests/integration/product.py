@@ -1,0 +1,88 @@
+"""The appliance on the lab's servers: puts the checkout there, installs it, keeps what was built for the next server."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.integration.lab import Lab, Process, Server
+from tests.integration.lab.machine import cache
+
+ROOT = Path(__file__).parents[2]
+CHECKOUT = "/root/llm-appliance"
+CACHE = "/var/cache/llm-appliance"
+INSTALL = f"{CHECKOUT}/installers/install.sh"
+SHIPPED = ("appliance", "templates", "images", "installers", "pyproject.toml", "README.md", "LICENSE", "uv.lock")
+BUILDING = ("appliance/acquire", "appliance/catalog", "appliance/plan/choose.py")
+"""What decides how an engine is built: after a change there the first server builds it from nothing again."""
+
+
+def put_checkout(server: Server, target: str = CHECKOUT) -> None:
+    """Copy what git knows of the project, as a `git clone` would bring it."""
+    listing = subprocess.run(
+        ("git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *SHIPPED),
+        check=True, capture_output=True, timeout=60,
+    ).stdout.decode()  # fmt: skip
+    with tempfile.TemporaryDirectory() as directory:
+        for name in filter(None, listing.split("\0")):
+            if (ROOT / name).is_file():
+                copy = Path(directory, name)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, copy)
+        server.put(Path(directory), target)
+
+
+def build_cache() -> Path:
+    """Return where the built engine is kept between runs; a new name whenever the way of building changes."""
+    digest = hashlib.sha256()
+    for top in BUILDING:
+        for path in sorted((ROOT / top).rglob("*")) if (ROOT / top).is_dir() else [ROOT / top]:
+            if path.is_file() and path.suffix != ".pyc":
+                digest.update(path.read_bytes())
+    digest.update(Path("/proc/cpuinfo").read_bytes().partition(b"flags")[2].partition(b"\n")[0])
+    return cache() / f"built-{digest.hexdigest()[:16]}"
+
+
+def seed(server: Server) -> bool:
+    """Give a server the engine that an earlier one built; tell whether there was one."""
+    kept = build_cache()
+    if kept.is_dir():
+        server.put(kept, CACHE)
+    return kept.is_dir()
+
+
+def keep_build(server: Server) -> None:
+    """Keep what a server built."""
+    kept = build_cache()
+    for old in cache().glob("built-*"):
+        shutil.rmtree(old)
+    draft = kept.with_suffix(".new")
+    draft.mkdir()
+    with tempfile.TemporaryFile() as stream:
+        subprocess.run(
+            ("docker", "exec", server.container, "tar", "-C", CACHE, "-cf", "-", "built", "sources"),
+            check=True, stdout=stream, timeout=300,
+        )  # fmt: skip
+        stream.seek(0)
+        with tarfile.open(fileobj=stream) as tar:
+            tar.extractall(draft, filter="data")
+    draft.rename(kept)
+
+
+def install(server: Server, *options: str) -> Process:
+    """Start README's first command; its output streams."""
+    return server.popen(INSTALL, *options)
+
+
+@contextmanager
+def installed(lab: Lab, image: str, name: str = "appliance") -> Iterator[Server]:
+    """A server on which the appliance is installed and answers."""
+    with lab.boot(name, image=image) as server:
+        server.run("llm-appliance", "verify", timeout=120)
+        yield server

@@ -1,0 +1,160 @@
+"""What will run: runtime, services, gateway, accounts, artifacts; each decision with its reason."""
+
+from dataclasses import replace
+
+import pytest
+
+from appliance import codec
+from appliance.domain.deployment import Deployment, Refusal, Route
+from appliance.errors import HostError, SpecError
+from tests.unit.samples import CONTAINER, HOST, LAYOUT, PYTHON, deployment, item, layout, weights
+
+PREFIX = layout("/home/ann/llm")
+
+
+def test_the_preferred_runtime_that_works_here_is_taken() -> None:
+    plan = deployment()
+    assert plan.runtime == "systemd"
+    assert plan.reasons[0].chosen == "systemd"
+    assert plan.reasons[0].refused == ()
+
+
+def test_a_runtime_that_is_passed_over_says_why() -> None:
+    plan = deployment(host=CONTAINER)
+    assert plan.runtime == "supervisord"
+    assert plan.reasons[0].why == "the first that works here"
+    assert plan.reasons[0].refused == (Refusal(name="systemd", why="PID 1 is sleep, not systemd"),)
+
+
+def test_a_runtime_that_was_asked_for_is_taken() -> None:
+    plan = deployment(runtime="supervisord")
+    assert (plan.runtime, plan.reasons[0].why) == ("supervisord", "asked for")
+
+
+def test_a_runtime_that_was_asked_for_and_cannot_be_is_an_error() -> None:
+    with pytest.raises(HostError) as caught:
+        deployment(host=CONTAINER, runtime="systemd")
+    assert caught.value.message == "runtime systemd cannot be used here: PID 1 is sleep, not systemd"
+    with pytest.raises(HostError, match=f"its units live outside the prefix {PREFIX.prefix}"):
+        deployment(where=PREFIX, runtime="systemd")
+
+
+def test_an_unknown_runtime_is_named_with_those_there_are() -> None:
+    with pytest.raises(SpecError, match="no runtime is called 'launchd'") as caught:
+        deployment(runtime="launchd")
+    assert caught.value.hint == "auto, supervisord, systemd"
+
+
+def test_one_replica_has_the_name_of_its_model() -> None:
+    (service,) = deployment().services
+    assert (service.name, service.model) == ("tiny", "tiny")
+    assert service.socket == "/run/llm-appliance/tiny/engine.sock"
+    assert service.weights == f"/var/lib/llm-appliance/store/models/{'d' * 64}/model.gguf"
+    assert service.program.startswith("/var/lib/llm-appliance/engines/llama-cpp-")
+    assert service.program.endswith("/bin/llama-server")
+
+
+def test_several_replicas_are_numbered_and_share_the_processors() -> None:
+    plan = deployment(item(replicas=3))
+    assert [service.name for service in plan.services] == ["tiny_1", "tiny_2", "tiny_3"]
+    assert {service.model for service in plan.services} == {"tiny"}
+    assert {service.threads for service in plan.services} == {2}
+    assert len({service.socket for service in plan.services}) == 3
+    assert plan.gateway.routes == (
+        Route(name="tiny", upstream_model="tiny", sockets=tuple(service.socket for service in plan.services)),
+    )
+
+
+def test_a_replica_has_at_least_one_thread() -> None:
+    assert {service.threads for service in deployment(item(replicas=2), host=replace(HOST, cpus=1)).services} == {1}
+
+
+def test_models_stay_in_the_order_of_the_spec() -> None:
+    plan = deployment(item("b"), item("a"))
+    assert [service.name for service in plan.services] == ["b", "a"]
+    assert [route.name for route in plan.gateway.routes] == ["b", "a"]
+    assert [reason.subject for reason in plan.reasons] == [
+        "runtime", "engine for b", "context of b", "engine for a", "context of a",
+    ]  # fmt: skip
+
+
+def test_two_models_of_one_engine_need_it_once() -> None:
+    assert [artifact.name for artifact in deployment(item("a"), item("b")).artifacts] == ["gateway", "llama-server"]
+
+
+def test_a_large_model_gets_more_time_to_start() -> None:
+    (service,) = deployment(facts=weights(size=4000 << 20)).services
+    assert service.start_timeout == 60 + 40
+
+
+def test_options_reach_every_replica() -> None:
+    plan = deployment(item(replicas=2, options=(("temp", "0.5"),)))
+    assert [service.options for service in plan.services] == [(("temp", "0.5"),)] * 2
+
+
+def test_a_socket_path_that_the_kernel_would_cut_is_refused() -> None:
+    where = layout("/" + "d" * 80)
+    assert deployment(item("a"), host=CONTAINER, where=where)
+    with pytest.raises(HostError) as caught:
+        deployment(item("a" * 20), host=CONTAINER, where=where)
+    path = f"{where.run}/{'a' * 20}/engine.sock"
+    assert caught.value.message == f"socket path of {len(path)} bytes, the kernel takes 107: {path}"
+    assert "--prefix" in caught.value.hint
+
+
+def test_the_limit_of_a_socket_path_is_in_bytes() -> None:
+    room = 107 - len("/run/a/engine.sock")
+    assert deployment(item("a"), host=CONTAINER, where=layout("/" + "d" * (room - 1)))
+    with pytest.raises(HostError, match="socket path of 108 bytes"):
+        deployment(item("a"), host=CONTAINER, where=layout("/" + "d" * room))
+    with pytest.raises(HostError, match="socket path of 108 bytes"):
+        deployment(item("a"), host=CONTAINER, where=layout("/" + "d" * (room - 2) + "ö"))
+
+
+def test_every_name_fits_system_wide() -> None:
+    plan = deployment(item("a" * 63, replicas=64), host=replace(HOST, memory=1 << 50))
+    assert max(len(service.socket) for service in plan.services) <= 107
+
+
+def test_a_processor_that_nothing_was_made_for_is_refused() -> None:
+    with pytest.raises(HostError, match="no engine can serve tiny: llama-cpp 1.0: 1.0 is for x86_64, this machine is riscv64"):
+        deployment(host=replace(HOST, arch="riscv64"))
+    with pytest.raises(HostError, match="no gateway packages for riscv64") as caught:
+        deployment(facts=weights(format="none"), host=replace(HOST, arch="riscv64"))
+    assert caught.value.hint == "supported: x86_64, aarch64"
+
+
+def test_the_gateway_comes_from_its_own_packages() -> None:
+    plan = deployment(port=9000)
+    gateway, artifact = plan.gateway, plan.artifacts[0]
+    assert (gateway.host, gateway.port) == ("127.0.0.1", 9000)
+    assert gateway.root == f"/var/lib/llm-appliance/gateway/{artifact.digest[:16]}"
+    assert gateway.program == f"{gateway.root}/usr/sbin/nginx"
+    assert gateway.library_path.split(":")[0] == f"{gateway.root}/usr/lib/x86_64-linux-gnu"
+
+
+@pytest.mark.parametrize(("cpus", "workers"), [(1, 1), (4, 4), (64, 8)])
+def test_the_gateway_has_a_worker_for_each_processor_up_to_eight(cpus: int, workers: int) -> None:
+    assert deployment(host=replace(HOST, cpus=cpus)).gateway.workers == workers
+
+
+def test_engines_and_gateway_are_separate_users_system_wide() -> None:
+    plan = deployment()
+    assert (plan.user, plan.gateway_user, plan.group) == ("llm-engine", "llm-gateway", "llm-appliance")
+
+
+@pytest.mark.parametrize("root", [True, False])
+def test_below_a_prefix_no_account_is_made(root: bool) -> None:
+    plan = deployment(host=replace(CONTAINER, root=root), where=PREFIX)
+    assert not {plan.user, plan.gateway_user, plan.group} & {"llm-engine", "llm-gateway", "llm-appliance"}
+
+
+def test_a_plan_is_whole_and_the_same_each_time() -> None:
+    plan = deployment(item(replicas=2))
+    assert plan == deployment(item(replicas=2))
+    assert (plan.python, plan.layout) == (PYTHON, LAYOUT)
+    assert codec.load_json(Deployment, codec.dump_json(plan), source="x") == plan
+
+
+def test_more_disk_or_other_ports_change_nothing() -> None:
+    assert deployment(host=replace(HOST, disk_free=1, memory_available=1, kernel="7")) == deployment()
