@@ -151,7 +151,7 @@ def unpack(package: Path, target: Path, subtree: str) -> None:
             assert content is not None
             with path.open("wb") as stream:
                 shutil.copyfileobj(content, stream)
-            os.chmod(path, 0o755 if member.mode & 0o100 else 0o644)  # noqa: PTH101, S103
+            os.chmod(path, 0o755 if member.mode & 0o100 else 0o644)  # noqa: PTH101
 
 
 def _intact(built: Path) -> bool:

@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-import traceback
 from pathlib import Path
 from types import FrameType
 
@@ -96,6 +95,8 @@ def _from_system(error: OSError) -> ApplianceError:
 
 
 def _bug(error: Exception) -> int:
+    import traceback
+
     text = "".join(traceback.format_exception(error))
     path = Path(site.trace_directory(), f"llm-appliance-bug-{os.getpid()}.log")
     try:

@@ -35,9 +35,9 @@ def add_model(
     as_json: Json = False,
 ) -> int:
     """Serve one more model beside those that are served already."""
-    from appliance import flows
     from appliance.acquire.source import Source
     from appliance.domain.spec import ModelSpec
+    from appliance.flows import converge
 
     here = site(prefix, as_json=as_json)
     model = ModelSpec(
@@ -50,8 +50,8 @@ def add_model(
         options=tuple(_option(word) for word in options or ()),
     )
     if dry_run:
-        return preview("add-model", flows.planned(here, flows.add(model)), as_json=as_json)
-    return report("add-model", flows.converge(here, flows.add(model), Source(offline=offline)), as_json=as_json)
+        return preview("add-model", converge.planned(here, converge.add(model)), as_json=as_json)
+    return report("add-model", converge.converge(here, converge.add(model), Source(offline=offline)), as_json=as_json)
 
 
 def remove_model(
@@ -61,23 +61,23 @@ def remove_model(
     as_json: Json = False,
 ) -> int:
     """Stop serving a model; its weights stay in the store."""
-    from appliance import flows
     from appliance.acquire.source import Source
+    from appliance.flows import converge
 
     here = site(prefix, as_json=as_json)
     if dry_run:
-        return preview("remove-model", flows.planned(here, flows.without(name)), as_json=as_json)
-    return report("remove-model", flows.converge(here, flows.without(name), Source()), as_json=as_json)
+        return preview("remove-model", converge.planned(here, converge.without(name)), as_json=as_json)
+    return report("remove-model", converge.converge(here, converge.without(name), Source()), as_json=as_json)
 
 
 def list_models(prefix: Prefix = "", as_json: Json = False) -> int:
     """Show the models that are configured."""
-    from appliance import flows
+    from appliance.flows.site import installed
     from appliance.report import amount_text
     from appliance.verify import address
 
     here = site(prefix, as_json=as_json)
-    deployment = flows.installed(here).deployment
+    deployment = installed(here).deployment
     rows = [
         {
             "name": model.name,

@@ -9,7 +9,7 @@ from appliance.cli.site import DryRun, ExitCode, Json, Offline, Prefix, finish, 
 from appliance.report import Result
 
 if TYPE_CHECKING:
-    from appliance.flows import Converged, Edit, Planned
+    from appliance.flows.converge import Converged, Edit, Planned
 
 Runtime = Annotated[str, typer.Option("--runtime", help="auto, systemd or supervisord.")]
 Listen = Annotated[str, typer.Option("--listen", metavar="ADDRESS:PORT", help="Where the gateway listens.")]
@@ -36,14 +36,14 @@ def install(
     as_json: Json = False,
 ) -> int:
     """Install, or bring what is installed in line with the configuration."""
-    from appliance import flows
     from appliance.acquire.source import Source
+    from appliance.flows import converge
 
     here = site(prefix, as_json=as_json)
     edit = _settings(runtime, listen, insecure)
     if dry_run:
-        return preview("install", flows.planned(here, lambda spec: flows.with_smoke(edit(spec))), as_json=as_json)
-    return report("install", flows.install(here, Source(offline=offline), edit=edit), as_json=as_json)
+        return preview("install", converge.planned(here, lambda spec: converge.with_smoke(edit(spec))), as_json=as_json)
+    return report("install", converge.install(here, Source(offline=offline), edit=edit), as_json=as_json)
 
 
 def plan(
@@ -54,10 +54,11 @@ def plan(
     as_json: Json = False,
 ) -> int:
     """Show what would run and why; exit code 10 when that differs from what is installed."""
-    from appliance import codec, flows
+    from appliance import codec
+    from appliance.flows import converge
 
     edit = _settings(runtime, listen, insecure)
-    planned = flows.planned(site(prefix, as_json=as_json), lambda spec: flows.with_smoke(edit(spec)))
+    planned = converge.planned(site(prefix, as_json=as_json), lambda spec: converge.with_smoke(edit(spec)))
     deployment = planned.changes.deployment
     data = {"deployment": codec.to_data(deployment), "pending": planned.pending}
     code = ExitCode.PENDING if planned.pending else ExitCode.OK
@@ -72,24 +73,25 @@ def apply(
     as_json: Json = False,
 ) -> int:
     """Put a plan from a file in force, exactly as it stands."""
-    from appliance import flows
     from appliance.acquire.source import Source
+    from appliance.flows import converge
 
     here = site(prefix, as_json=as_json)
-    deployment = flows.load_plan(file)
+    deployment = converge.load_plan(file)
     if dry_run:
-        return preview("apply", flows.preview_plan(here, deployment), as_json=as_json)
-    return report("apply", flows.apply_plan(here, deployment, Source(offline=offline)), as_json=as_json)
+        return preview("apply", converge.preview_plan(here, deployment), as_json=as_json)
+    return report("apply", converge.apply_plan(here, deployment, Source(offline=offline)), as_json=as_json)
 
 
 def verify(prefix: Prefix = "", as_json: Json = False) -> int:
     """Ask every model for one real completion through the gateway."""
     from dataclasses import asdict
 
-    from appliance import flows
+    from appliance.flows import operate
+    from appliance.flows.site import installed
 
     here = site(prefix, as_json=as_json)
-    checks = flows.check(here, flows.installed(here))
+    checks = operate.check(here, installed(here))
     lines = [f"{item.model}: {item.answer.strip()!r} in {item.seconds:.2f} s{_exact(item.exact)}" for item in checks]
     data = {"checks": [asdict(item) for item in checks]}
     return finish(Result(command="verify", data=data, text="\n".join(lines)), as_json=as_json)
@@ -127,7 +129,7 @@ def uninstall(
     """Remove exactly what was written here; weights stay unless --purge-models is given."""
     import sys
 
-    from appliance import flows
+    from appliance.flows import operate
 
     here = site(prefix, as_json=as_json)
     record = here.generations.record()
@@ -137,7 +139,7 @@ def uninstall(
         return finish(Result(command="uninstall", data={"files": lines}, text="\n".join(lines)), as_json=as_json)
     if purge_models and sys.stdin.isatty() and not yes:
         typer.confirm("Remove all weights in the store too?", abort=True, err=True)
-    left = flows.uninstall(here, purge_models=purge_models)
+    left = operate.uninstall(here, purge_models=purge_models)
     text = "uninstalled" + "".join(f"\nleft behind: {path}" for path in left)
     code = finish(Result(command="uninstall", data={"removed": paths, "left": left}, text=text), as_json=as_json)
     remove_program()

@@ -10,7 +10,8 @@ from appliance.errors import ExitCode
 from appliance.report import Result
 
 if TYPE_CHECKING:
-    from appliance.flows import Site
+    from appliance.domain.changes import Record
+    from appliance.flows.site import Site
 
 Model = Annotated[
     str,
@@ -31,10 +32,10 @@ def register(app: typer.Typer) -> None:
 
 def status(prefix: Prefix = "", as_json: Json = False) -> int:
     """Show what runs; exit code 7 when something that should run does not."""
-    from appliance import flows
+    from appliance.flows.site import installed
 
     here = site(prefix, as_json=as_json)
-    return _show_status(here, "status", flows.installed(here), as_json=as_json)
+    return _show_status(here, "status", installed(here), as_json=as_json)
 
 
 def start(model: Model = "", prefix: Prefix = "", as_json: Json = False) -> int:
@@ -65,11 +66,11 @@ def logs(
     as_json: Json = False,
 ) -> int:
     """Show the log of one model, of the gateway, or of everything."""
-    from appliance import flows
+    from appliance.flows import operate
     from appliance.system.machine import environment
 
     here = site(prefix, as_json=as_json)
-    command = flows.log_command(here, model, follow=follow, lines=lines)
+    command = operate.log_command(here, model, follow=follow, lines=lines)
     if follow:
         refuse_json_follow(as_json)
         os.execvpe(command.argv[0], command.argv, environment())  # noqa: S606 - its output is ours from here on
@@ -79,22 +80,22 @@ def logs(
 
 
 def _control(verb: str, model: str, prefix: str, as_json: bool) -> int:
-    from appliance import flows, verify
+    from appliance import verify
+    from appliance.flows import operate
 
     here = site(prefix, as_json=as_json)
-    record = flows.control(here, verb, model)
+    record = operate.control(here, verb, model)
     if verb != "stop" and not model:
         verify.wait(record.deployment, here.machine)
     return _show_status(here, verb, record, as_json=as_json)
 
 
-def _show_status(here: "Site", command: str, record: "object", *, as_json: bool) -> int:
-    from appliance import flows
-    from appliance.domain.changes import Record
-
-    assert isinstance(record, Record)
-    states = flows.states(here, record)
+def _show_status(here: "Site", command: str, record: "Record", *, as_json: bool) -> int:
     from time import monotonic
+
+    from appliance.flows import operate
+
+    states = operate.states(here, record)
 
     by_name = {service.name: service for service in record.deployment.services}
     rows = [

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from appliance import resources
-from appliance.domain.deployment import Layout
 from appliance.errors import ExitCode, HostError, UsageError
 from appliance.report import Result
 
 if TYPE_CHECKING:
-    from appliance.flows import Site
+    from appliance.domain.deployment import Layout
+    from appliance.flows.site import Site
 
 MARKER = "llm-appliance-prefix"
 """File in the environment's directory that names the prefix it was installed under."""
@@ -29,8 +28,10 @@ Prefix = Annotated[
 Offline = Annotated[bool, typer.Option("--offline", help="Reach no network; use what is here.")]
 
 
-def layout(prefix: str) -> Layout:
+def layout(prefix: str) -> "Layout":
     """Return where things live for --prefix, or for the environment that we run from."""
+    from appliance.domain.deployment import Layout
+
     chosen = prefix or os.environ.get("LLM_APPLIANCE_PREFIX", "") or _own_prefix()
     if chosen == "/":
         return Layout(
@@ -58,11 +59,12 @@ def layout(prefix: str) -> Layout:
 
 def site(prefix: str, *, as_json: bool = False) -> "Site":
     """Return the real machine under a prefix."""
-    from appliance import flows, report
+    from appliance import report
+    from appliance.flows.site import Site
     from appliance.system.machine import RealMachine
 
     words = " ".join(shlex.quote(word) for word in ("llm-appliance", *sys.argv[1:]))
-    return flows.Site(
+    return Site(
         layout=layout(prefix), machine=RealMachine(), progress=report.progress(json_lines=as_json), command=words
     )
 
@@ -81,6 +83,8 @@ def finish(result: Result, *, as_json: bool) -> int:
 
 def remove_program() -> None:
     """Hand over to the script that removes what we run from, where install.sh put it there; returns otherwise."""
+    from appliance import resources
+
     home = Path(sys.prefix).parent
     if not Path(sys.prefix, MARKER).is_file():
         return

@@ -4,11 +4,12 @@ import hashlib
 import ssl
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
-
-import httpx2
+from typing import TYPE_CHECKING, cast
 
 from appliance.errors import ArtifactError
+
+if TYPE_CHECKING:
+    import httpx2
 
 TRIES = 4
 """How often a broken connection is taken up again."""
@@ -16,6 +17,7 @@ TRIES = 4
 
 def find(requirement: str, *, index: str, extra: tuple[str, ...], links: tuple[str, ...], certificates: str) -> str:
     """Return the address of a source package in a Python index. Raises ArtifactError."""
+    import httpx2
     from unearth import PackageFinder
     from unearth.fetchers import Fetcher, PyPIClient
 
@@ -34,6 +36,8 @@ def find(requirement: str, *, index: str, extra: tuple[str, ...], links: tuple[s
 
 def download(url: str, target: Path, *, sha256: str, certificates: str, on_bytes: Callable[[int, int], None]) -> None:
     """Fetch `url` to `target`; `on_bytes` hears (bytes more, bytes in all, 0 = unknown). Raises ArtifactError."""
+    import httpx2
+
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f".{target.name}.part")
     with httpx2.Client(verify=_trust(certificates), follow_redirects=True, timeout=60) as client:
@@ -60,7 +64,7 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _fetch(client: httpx2.Client, url: str, draft: Path, on_bytes: Callable[[int, int], None]) -> None:
+def _fetch(client: "httpx2.Client", url: str, draft: Path, on_bytes: Callable[[int, int], None]) -> None:
     have = draft.stat().st_size if draft.exists() else 0
     headers = {"Range": f"bytes={have}-"} if have else {}
     with client.stream("GET", url, headers=headers) as response:

@@ -80,8 +80,10 @@ def test_the_second_model_gets_what_the_first_left() -> None:
 
 
 def test_every_replica_counts() -> None:
-    fitted, _ = Budget(total=10 * GIB).fit(item(replicas=4), model(), llama_cpp)
-    assert (fitted.context, fitted.memory) == (2048, GIB + 512 * (1 << 20) + llama_cpp.BUFFERS)
+    exactly, _ = Budget(total=10 * GIB).fit(item(replicas=4), model(), llama_cpp)
+    assert (exactly.context, exactly.memory * 4) == (4096, int(10 * GIB * SHARE))
+    fitted, _ = Budget(total=10 * GIB).fit(item(replicas=5), model(), llama_cpp)
+    assert (fitted.context, fitted.memory) == (2048, GIB + 2048 * 4 * TOKEN + llama_cpp.BUFFERS)
     with pytest.raises(HostError, match=r"need 10\.5 GiB"):
         Budget(total=10 * GIB).fit(item(replicas=8), model(), llama_cpp)
 

@@ -1,6 +1,7 @@
-"""The verbs, a few lines each: edit a spec, then let one pipeline make the machine match it."""
+"""The verbs that change what runs: each edits a spec, then one pipeline makes the machine match it."""
 
 import difflib
+import json
 import os
 import shutil
 import sys
@@ -10,38 +11,22 @@ from pathlib import Path
 
 from appliance import acquire, codec, specfile, verify
 from appliance.acquire import models as model_files
+from appliance.acquire import store
 from appliance.acquire.source import Source
-from appliance.apply import Generations, Report, apply, remove_everything
+from appliance.apply import Report, apply, differences
 from appliance.catalog import catalog
 from appliance.detect import detect, ports
-from appliance.domain.changes import Changeset, Command, Record, ServiceState
-from appliance.domain.deployment import Deployment, Layout, Model
+from appliance.domain.changes import Changeset, Record
+from appliance.domain.deployment import Deployment, Model
 from appliance.domain.host import Host
 from appliance.domain.spec import SMOKE, ApplianceSpec, ModelSpec
 from appliance.errors import ArtifactError, HostError, SpecError, UsageError
+from appliance.flows.site import Site, require_rights, unknown_model
 from appliance.plan import plan as decide
 from appliance.render.pages import render
-from appliance.report import Progress, amount_text
-from appliance.runtimes import runtime
+from appliance.report import amount_text
 from appliance.system.http import port_is_free
 from appliance.system.lock import lock
-from appliance.system.machine import Machine
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
-    """Where a verb works: the layout, the machine, and who is told."""
-
-    layout: Layout
-    machine: Machine
-    progress: Progress
-    command: str
-    """The command line as typed, for the lock's holder."""
-
-    @property
-    def generations(self) -> Generations:
-        """The generations of this layout."""
-        return Generations(self.layout, self.machine)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,87 +140,19 @@ def preview_plan(site: Site, deployment: Deployment) -> Planned:
     return _planned(site, changes, site.generations.record())
 
 
-def installed(site: Site) -> Record:
-    """Return the record. Raises HostError when nothing is installed."""
-    record = site.generations.record()
-    if record is None:
-        raise HostError("nothing is installed here", hint=f"{_sudo(site)}llm-appliance install")
-    return record
-
-
-def states(site: Site, record: Record) -> tuple[ServiceState, ...]:
-    """Return what the runtime says of each service."""
-    return verify.states(record.deployment, site.machine)
-
-
-def check(site: Site, record: Record) -> tuple[verify.Check, ...]:
-    """Wait until all is up, then ask each model once."""
-    verify.wait(record.deployment, site.machine)
-    return tuple(verify.completion(record.deployment, item.name) for item in record.deployment.models)
-
-
-def control(site: Site, verb: str, model: str) -> Record:
-    """Start, stop or restart one model or, for "", everything."""
-    record = installed(site)
-    names = tuple(item.name for item in record.deployment.models)
-    if model and model not in names:
-        raise unknown_model(model, names)
-    module = runtime(record.deployment.runtime)
-    require_rights(site)
-    actions = {"start": module.start, "stop": module.stop, "restart": module.restart}
-    with lock(Path(site.layout.state, "lock"), site.command):
-        if verb != "stop":
-            apply_directories(record)
-        for command in actions[verb](record.deployment, model):
-            done = site.machine.run(command)
-            if done.code not in command.ok_codes:
-                raise HostError(f"{verb} failed: {(done.stderr or done.stdout).strip()}", hint="llm-appliance logs")
-    return record
-
-
-def apply_directories(record: Record) -> None:
-    """Make the directories of sockets again: they are gone after a reboot where /run is in memory."""
-    from appliance.apply import accounts
-
-    accounts.directories(record.deployment)
-
-
-def log_command(site: Site, model: str, *, follow: bool, lines: int) -> Command:
-    """Return the command that shows the log of one model, of the gateway, or of all for ""."""
-    deployment = installed(site).deployment
-    names = ["gateway", *(service.name for service in deployment.services)]
-    replicas = [service.name for service in deployment.services if service.model == model]
-    if model and model not in names and not replicas:
-        raise unknown_model(model, ("gateway", *(item.name for item in deployment.models)))
-    service = model if model in names else (replicas[0] if replicas else "")
-    return runtime(deployment.runtime).logs(deployment, service, follow=follow, lines=lines)
-
-
-def uninstall(site: Site, *, purge_models: bool) -> tuple[str, ...]:
-    """Take everything away that we wrote; weights stay unless told otherwise. Return what is left behind."""
-    layout = site.layout
-    require_rights(site)
-    with lock(Path(layout.state, "lock"), site.command):
-        record = site.generations.record()
-        site.progress.step("stop", "and remove what was written")
-        left = remove_everything(record, site.generations, site.machine) if record else ()
-        doomed = [layout.cache, layout.log, layout.run, f"{layout.state}/generations"]
-        doomed += [f"{layout.state}/engines", f"{layout.state}/gateway"]
-        doomed += [f"{layout.state}/store"] if purge_models else []
-        for path in doomed:
-            shutil.rmtree(path, ignore_errors=True)
-        Path(layout.state, "lock").unlink(missing_ok=True)
-    for path in (f"{layout.etc}/models.d", layout.etc, layout.state):
-        if Path(path).is_dir() and not any(Path(path).iterdir()):
-            Path(path).rmdir()
-    return left
-
-
-def unknown_model(name: str, names: tuple[str, ...]) -> SpecError:
-    """Return the error for a name that no model has."""
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"models: {', '.join(names) or 'none'}"
-    return SpecError(f"no model is called {name!r}", hint=hint)
+def load_plan(path: str) -> Deployment:
+    """Read a plan that `plan --json` wrote: the envelope, or the bare deployment."""
+    try:
+        text = sys.stdin.read() if path == "-" else Path(path).read_text()
+        document = json.loads(text)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise SpecError(f"{path}: not JSON: {error}", hint="llm-appliance plan --json > plan.json") from error
+    data = document.get("data", document) if isinstance(document, dict) else document
+    if isinstance(data, dict) and "deployment" in data:
+        data = data["deployment"]
+    return codec.from_data(Deployment, data, source=path)
 
 
 def _bring_about(site: Site, changes: Changeset, source: Source) -> Converged:
@@ -254,8 +171,6 @@ def _bring_about(site: Site, changes: Changeset, source: Source) -> Converged:
 
 
 def _planned(site: Site, changes: Changeset, record: Record | None) -> Planned:
-    from appliance.apply.converge import differences
-
     pending = tuple(sorted(differences(changes, record, site.machine)))
     wanted = {file.path: file.content for file in changes.files}
     parts: list[str] = []
@@ -264,16 +179,6 @@ def _planned(site: Site, changes: Changeset, record: Record | None) -> Planned:
         old, new = (text.decode(errors="replace").splitlines(keepends=True) for text in (there, wanted.get(path, b"")))
         parts += difflib.unified_diff(old, new, f"now: {path}", f"then: {path}")
     return Planned(changes=changes, pending=pending, diff="".join(parts))
-
-
-def require_rights(site: Site) -> None:
-    """Raise HostError when this user may not change this appliance."""
-    layout = site.layout
-    if layout.prefix == "/" and os.geteuid() != 0:
-        raise HostError("only root may change a system-wide appliance", hint=f"sudo {site.command}, or --prefix DIR")
-    nearest = next(path for path in (Path(layout.state), *Path(layout.state).parents) if path.exists())
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise HostError(f"{nearest} cannot be written to", hint="choose a --prefix of your own")
 
 
 def _preflight(site: Site, deployment: Deployment) -> None:
@@ -295,7 +200,8 @@ def _preflight(site: Site, deployment: Deployment) -> None:
 def _gateway_runs(site: Site, deployment: Deployment) -> bool:
     record = site.generations.record()
     return record is not None and any(
-        state.name == "gateway" and state.state in ("running", "starting") for state in states(site, record)
+        state.name == "gateway" and state.state in ("running", "starting")
+        for state in verify.states(record.deployment, site.machine)
     )
 
 
@@ -314,30 +220,7 @@ def _refuse_small_disk(deployment: Deployment) -> None:
 
 
 def _refuse_dead_links(models: tuple[Model, ...], site: Site) -> None:
-    from appliance.acquire import store
-
     for model in models:
         gone = [file.path for file in model.weights.files if not Path(file.path).exists()]
         if gone and not store.has(model, site.layout.state):
             raise ArtifactError(f"{model.name}: {gone[0]} is gone and no copy is in the store")
-
-
-def _sudo(site: Site) -> str:
-    return "sudo " if site.layout.prefix == "/" and os.geteuid() != 0 else ""
-
-
-def load_plan(path: str) -> Deployment:
-    """Read a plan that `plan --json` wrote: the envelope, or the bare deployment."""
-    import json
-
-    try:
-        text = sys.stdin.read() if path == "-" else Path(path).read_text()
-        document = json.loads(text)
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
-        raise SpecError(f"{path}: not JSON: {error}", hint="llm-appliance plan --json > plan.json") from error
-    data = document.get("data", document) if isinstance(document, dict) else document
-    if isinstance(data, dict) and "deployment" in data:
-        data = data["deployment"]
-    return codec.from_data(Deployment, data, source=path)

@@ -1,0 +1,1 @@
+"""The verbs, a few lines each; nothing is imported here, so that a quick verb stays quick."""

@@ -1,0 +1,74 @@
+"""The verbs that operate what is installed, and the one that takes it away."""
+
+import shutil
+from pathlib import Path
+
+from appliance import verify
+from appliance.apply import accounts, remove_everything
+from appliance.domain.changes import Command, Record, ServiceState
+from appliance.errors import HostError
+from appliance.flows.site import Site, installed, require_rights, unknown_model
+from appliance.runtimes import runtime
+from appliance.system.lock import lock
+
+
+def states(site: Site, record: Record) -> tuple[ServiceState, ...]:
+    """Return what the runtime says of each service."""
+    return verify.states(record.deployment, site.machine)
+
+
+def check(site: Site, record: Record) -> tuple[verify.Check, ...]:
+    """Wait until all is up, then ask each model once."""
+    verify.wait(record.deployment, site.machine)
+    return tuple(verify.completion(record.deployment, item.name) for item in record.deployment.models)
+
+
+def control(site: Site, verb: str, model: str) -> Record:
+    """Start, stop or restart one model or, for "", everything."""
+    record = installed(site)
+    names = tuple(item.name for item in record.deployment.models)
+    if model and model not in names:
+        raise unknown_model(model, names)
+    module = runtime(record.deployment.runtime)
+    require_rights(site)
+    actions = {"start": module.start, "stop": module.stop, "restart": module.restart}
+    with lock(Path(site.layout.state, "lock"), site.command):
+        if verb != "stop":
+            # Sockets' directories are gone after a reboot where /run is in memory.
+            accounts.directories(record.deployment)
+        for command in actions[verb](record.deployment, model):
+            done = site.machine.run(command)
+            if done.code not in command.ok_codes:
+                raise HostError(f"{verb} failed: {(done.stderr or done.stdout).strip()}", hint="llm-appliance logs")
+    return record
+
+
+def log_command(site: Site, model: str, *, follow: bool, lines: int) -> Command:
+    """Return the command that shows the log of one model, of the gateway, or of all for ""."""
+    deployment = installed(site).deployment
+    names = ["gateway", *(service.name for service in deployment.services)]
+    replicas = [service.name for service in deployment.services if service.model == model]
+    if model and model not in names and not replicas:
+        raise unknown_model(model, ("gateway", *(item.name for item in deployment.models)))
+    service = model if model in names else (replicas[0] if replicas else "")
+    return runtime(deployment.runtime).logs(deployment, service, follow=follow, lines=lines)
+
+
+def uninstall(site: Site, *, purge_models: bool) -> tuple[str, ...]:
+    """Take everything away that we wrote; weights stay unless told otherwise. Return what is left behind."""
+    layout = site.layout
+    require_rights(site)
+    with lock(Path(layout.state, "lock"), site.command):
+        record = site.generations.record()
+        site.progress.step("stop", "and remove what was written")
+        left = remove_everything(record, site.generations, site.machine) if record else ()
+        doomed = [layout.cache, layout.log, layout.run, f"{layout.state}/generations"]
+        doomed += [f"{layout.state}/engines", f"{layout.state}/gateway"]
+        doomed += [f"{layout.state}/store"] if purge_models else []
+        for path in doomed:
+            shutil.rmtree(path, ignore_errors=True)
+        Path(layout.state, "lock").unlink(missing_ok=True)
+    for path in (f"{layout.etc}/models.d", layout.etc, layout.state):
+        if Path(path).is_dir() and not any(Path(path).iterdir()):
+            Path(path).rmdir()
+    return left
