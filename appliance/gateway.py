@@ -41,6 +41,7 @@ def routes(gateway: Gateway) -> str:
     models = {
         route.name: {
             "upstream_model": route.upstream_model,
+            "health": route.health,
             "replicas": [{"name": path.split("/")[-2], "address": f"unix:{path}"} for path in route.sockets],
         }
         for route in gateway.routes

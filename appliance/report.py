@@ -124,7 +124,7 @@ class JsonLines:
     """One JSON object a line, for programs."""
 
     def _say(self, **event: object) -> None:
-        print(json.dumps(event), file=sys.stderr, flush=True)
+        print(json.dumps(event), file=sys.stderr, flush=True)  # noqa: T201 - the one place for events
 
     def step(self, name: str, detail: str = "") -> None:
         """Write a step event."""

@@ -107,12 +107,14 @@ def check_model(model: ModelSpec) -> None:
             + (f"; reserved: {', '.join(sorted(RESERVED))}" if model.name in RESERVED else ""),
         )
     bounds = (
-        ("context", model.context, 64, 1 << 24), ("parallel", model.parallel, 1, 1024), ("replicas", model.replicas, 1, 64),
+        ("context", model.context, 64, 1 << 24),
+        ("parallel", model.parallel, 1, 1024),
+        ("replicas", model.replicas, 1, 64),
     )  # fmt: skip
     for key, number, low, high in bounds:
         if number is not None and not low <= number <= high:
             raise SpecError(f"{where}: {key}: {number} is not between {low} and {high}")
-    for name, value in model.options:
+    for name, _ in model.options:
         if not OPTION.fullmatch(name) or name in OWNED:
             why = "is set by the appliance itself" if name in OWNED else "is not an option's name"
             raise SpecError(f"{where}: options.{name}: {why}")

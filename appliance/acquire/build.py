@@ -1,4 +1,4 @@
-"""Builds llama.cpp's server from its pinned source, with a compiler that is unpacked for the build and not installed."""
+"""Builds llama.cpp's server from its pinned source, with a compiler that is unpacked for it and not installed."""
 
 import os
 import re
@@ -61,7 +61,7 @@ def llama_server(
 
 
 def fetch_source(artifact: Artifact, cache: Path, machine: Machine, source: Source, progress: Progress) -> Path:
-    """Return the source package in the cache, downloaded from the index that pip is set up for. Raises ArtifactError."""
+    """Return the source package in the cache, from the index that pip is set up for. Raises ArtifactError."""
     name, _, version = artifact.ref.partition("==")
     path = cache / "sources" / f"{name}-{version}-{artifact.source_sha256[:16]}.tar.gz"
     if path.exists() and file_digest(path) == artifact.source_sha256:
@@ -97,7 +97,8 @@ def _build(artifact: Artifact, cache: Path, built: Path, machine: Machine, sourc
     progress.step("build", "llama-server, some minutes")
     directory = tree / "objects"
     configure = (
-        tools.cmake, "-S", str(tree / "source"), "-B", str(directory), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tools.ninja}",
+        tools.cmake, "-S", str(tree / "source"), "-B", str(directory),
+        "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tools.ninja}",
         f"-DCMAKE_C_COMPILER={tools.cc}", f"-DCMAKE_CXX_COMPILER={tools.cxx}",
         f"-DCMAKE_PROJECT_ggml_INCLUDE={kernels}", *OPTIONS,
     )  # fmt: skip

@@ -92,10 +92,9 @@ def list_models(prefix: Prefix = "", as_json: Json = False) -> int:
         for model in deployment.models
     ]
     lines = [f"{'NAME':16} {'ENGINE':16} {'CONTEXT':>8} {'SIZE':>10}  ENDPOINT"]
-    lines += [
-        f"{row['name']:16} {row['engine']:16} {row['context']:>8} {amount_text(int(str(row['size']))):>10}  {row['endpoint']}"
-        for row in rows
-    ]
+    for row in rows:
+        size = amount_text(int(str(row["size"])))
+        lines.append(f"{row['name']:16} {row['engine']:16} {row['context']:>8} {size:>10}  {row['endpoint']}")
     return finish(Result(command="list", data={"models": rows}, text="\n".join(lines)), as_json=as_json)
 
 

@@ -38,6 +38,6 @@ def holder(machine: Machine, port: int) -> str:
 
 def _target(link: str) -> str:
     try:
-        return os.readlink(link)
+        return os.readlink(link)  # noqa: PTH115 - called for every descriptor of every process
     except OSError:
         return ""

@@ -38,7 +38,8 @@ class ServiceState:
     """`running`, `starting`, `stopped` or `failed`."""
     pid: int = 0
     since: float = 0
-    """When it came into this state, in seconds of the machine's monotonic clock; 0 = unknown."""
+    """When it came into this state, in seconds of the machine's monotonic clock; negative = so many seconds ago,
+    0 = unknown."""
     detail: str = ""
 
 

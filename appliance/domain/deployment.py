@@ -109,6 +109,8 @@ class Route:
     name: str
     upstream_model: str
     """What `model` must say towards the replica."""
+    health: str
+    """URL path on the replica that answers 200 once it serves."""
     sockets: tuple[str, ...]
 
 

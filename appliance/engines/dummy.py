@@ -28,7 +28,7 @@ def program(release: Release, state: str) -> str:
 
 
 def launch(service: Service) -> Launch:
-    """Options become switches: `text`, `echo`, `token-delay`, `fail-every`, …"""
+    """Turn options into switches: `text`, `echo`, `token-delay`, `fail-every`, and so on."""
     return Launch(
         argv=(
             service.program, "-m", "appliance.dummy",

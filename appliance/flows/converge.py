@@ -188,7 +188,7 @@ def _preflight(site: Site, deployment: Deployment) -> None:
     ours = record is not None and (record.deployment.spec.host, record.deployment.spec.port) == (spec.host, spec.port)
     if spec.port < 1024 and os.geteuid() != 0:
         raise HostError(f"port {spec.port} needs root", hint="choose one above 1023, for example 8080")
-    if not port_is_free(spec.host, spec.port) and not (ours and _gateway_runs(site, deployment)):
+    if not port_is_free(spec.host, spec.port) and not (ours and _gateway_runs(site)):
         holder = ports.holder(site.machine, spec.port)
         raise HostError(
             f"port {spec.port} is taken{f' by {holder}' if holder else ''}",
@@ -197,12 +197,10 @@ def _preflight(site: Site, deployment: Deployment) -> None:
     _refuse_small_disk(deployment)
 
 
-def _gateway_runs(site: Site, deployment: Deployment) -> bool:
+def _gateway_runs(site: Site) -> bool:
     record = site.generations.record()
-    return record is not None and any(
-        state.name == "gateway" and state.state in ("running", "starting")
-        for state in verify.states(record.deployment, site.machine)
-    )
+    states = verify.states(record.deployment, site.machine) if record else ()
+    return any(state.name == "gateway" and state.state in ("running", "starting") for state in states)
 
 
 def _refuse_small_disk(deployment: Deployment) -> None:

@@ -141,6 +141,7 @@ def _gateway(spec: ApplianceSpec, services: list[Service], layout: Layout, host:
             Route(
                 name=item.name,
                 upstream_model=item.name,
+                health=engine(next(one.engine for one in services if one.model == item.name)).HEALTH,
                 sockets=tuple(service.socket for service in services if service.model == item.name),
             )
             for item in spec.models

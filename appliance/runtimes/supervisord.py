@@ -2,6 +2,7 @@
 
 import xmlrpc.client
 from typing import Final
+from xml.parsers.expat import ExpatError
 
 from appliance.domain.changes import Call, Command, Completed, Page, ServiceState, Unit
 from appliance.domain.deployment import Deployment
@@ -102,11 +103,15 @@ def status(deployment: Deployment) -> Call:
 def read_status(deployment: Deployment, done: Completed) -> tuple[ServiceState, ...]:
     """Read the list of programs; no answer means that supervisord is not running."""
     services = ("gateway", *(service.name for service in deployment.services))
-    if done.code != 0:
-        return tuple(ServiceState(name=name, state="stopped", detail="supervisord is not running") for name in services)
-    rows: list[dict[str, object]] = xmlrpc.client.loads(done.stdout)[0][0]  # type: ignore[assignment]
-    by_name = {str(row["name"]): row for row in rows}
-    return tuple(_state(name, by_name.get(program(name), {})) for name in services)
+    try:
+        rows: list[dict[str, object]] = xmlrpc.client.loads(done.stdout)[0][0]  # type: ignore[assignment]
+        by_name = {str(row["name"]): row for row in rows}
+        return tuple(_state(name, by_name.get(program(name), {})) for name in services)
+    except xmlrpc.client.Fault as fault:
+        why = f"supervisord says {fault.faultString}"
+    except (ExpatError, xmlrpc.client.Error):
+        why = "supervisord is not running" if done.code else "supervisord gives no answer that can be read"
+    return tuple(ServiceState(name=name, state="stopped", detail=why) for name in services)
 
 
 def logs(deployment: Deployment, service: str, *, follow: bool, lines: int) -> Command:

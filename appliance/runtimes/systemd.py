@@ -11,8 +11,8 @@ PREFERENCE: Final = 20
 UNITS: Final = "/etc/systemd/system"
 UMBRELLA: Final = "llm-appliance.service"
 GATEWAY: Final = "llm-appliance-gateway.service"
-OLDEST: Final = 245
-"""Ubuntu 20.04; the hardening directives that we write are all known there."""
+OLDEST: Final = 250
+"""Its `systemd-analyze verify` is the first that can be made to refuse unknown keys."""
 
 
 def refuse(host: Host, prefix: str) -> str | None:
@@ -75,7 +75,7 @@ def pages(deployment: Deployment, units: tuple[Unit, ...]) -> tuple[Page, ...]:
 
 
 def check(deployment: Deployment, generation: str) -> tuple[Command, ...]:
-    """Unknown keys are only errors with `--recursive-errors=no`, which systemd has from 250 on."""
+    """Unknown keys are only errors with `--recursive-errors=no`."""
     files = [f"{generation}/root{UNITS}/{unit(name)}" for name in _services(deployment)]
     umbrella = f"{generation}/root{UNITS}/{UMBRELLA}"
     return (Command(argv=("systemd-analyze", "verify", "--recursive-errors=no", *files, umbrella), timeout=60),)
@@ -135,11 +135,12 @@ def status(deployment: Deployment) -> Command:
 
 
 def read_status(deployment: Deployment, done: Completed) -> tuple[ServiceState, ...]:
-    """Read the blocks of `key=value` lines, one for each unit, in the order asked."""
+    """Read the blocks of `key=value` lines, one for each unit; one that is missing is stopped."""
     blocks = [
         dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in done.stdout.split("\n\n")
     ]
-    return tuple(_state(name, block) for name, block in zip(_services(deployment), blocks, strict=False))
+    by_unit = {block.get("Id"): block for block in blocks}
+    return tuple(_state(name, by_unit.get(unit(name), {})) for name in _services(deployment))
 
 
 def logs(deployment: Deployment, service: str, *, follow: bool, lines: int) -> Command:

@@ -12,7 +12,7 @@ ffi.cdef "int kill(int pid, int sig);"
 local ROUTES_FILE = HERE .. "gateway.json"
 local REREAD_EVERY, PROBE_EVERY = 0.25, 1 -- seconds
 local PROBE_TIMEOUT = 1000 -- milliseconds
-local PROBE = "GET /health HTTP/1.1\r\nHost: engine\r\nConnection: close\r\n\r\n"
+local PROBE = "GET %s HTTP/1.1\r\nHost: engine\r\nConnection: close\r\n\r\n"
 local RETRY_AFTER = 5 -- seconds
 local LONGEST_NAME = 100 -- bytes of a wrong name that we repeat or compare
 local LOADING = "Loading model" -- what llama.cpp's server says with its 503
@@ -33,7 +33,7 @@ local pid
 
 ---------------------------------------------------------------------------------------------------- routes
 
--- models by name; names sorted; the replicas' addresses as keys.
+-- models by name; names sorted; the path to ask for health by replica's address.
 local routes = { models = {}, names = {}, addresses = {} }
 local routes_text = false
 
@@ -46,7 +46,7 @@ local function is_model(model)
             return false
         end
     end
-    return #model.replicas > 0
+    return #model.replicas > 0 and type(model.health or "") == "string"
 end
 
 local function parse_routes(text)
@@ -61,7 +61,7 @@ local function parse_routes(text)
         end
         found.names[#found.names + 1] = name
         for _, replica in ipairs(model.replicas) do
-            found.addresses[replica.address] = true
+            found.addresses[replica.address] = model.health or "/health"
         end
     end
     table.sort(found.names)
@@ -81,7 +81,7 @@ end
 ---------------------------------------------------------------------------------------------------- health
 
 -- Ask a replica how it is: the status code, or why there is none.
-local function ask(address)
+local function ask(address, path)
     local socket = ngx.socket.tcp()
     socket:settimeouts(PROBE_TIMEOUT, PROBE_TIMEOUT, PROBE_TIMEOUT)
     local host, port = address:match("^(.*):(%d+)$")
@@ -95,7 +95,7 @@ local function ask(address)
         return problem
     end
     local line
-    ok, problem = socket:send(PROBE)
+    ok, problem = socket:send(PROBE:format(path))
     if ok then
         line, problem = socket:receive("*l")
     end
@@ -125,7 +125,7 @@ local function probe(address)
         return
     end
     local key = "state:" .. address
-    local answer = ask(address)
+    local answer = ask(address, routes.addresses[address] or "/health")
     shared:set(key, next_state(shared:get(key), answer))
     shared:delete("probing:" .. address)
 end
@@ -334,6 +334,12 @@ local function health()
     local models = {}
     for name, model in pairs(routes.models) do
         models[name] = state_of(model)
+        if models[name] ~= "up" then
+            -- Whoever waits for a model that starts learns it at once, not at the next round.
+            for _, replica in ipairs(model.replicas) do
+                suspect(replica.address)
+            end
+        end
     end
     return answer(200, cjson.encode({ status = "ok", models = models }))
 end

@@ -84,7 +84,7 @@ def test_every_replica_counts() -> None:
     assert (exactly.context, exactly.memory * 4) == (4096, int(10 * GIB * SHARE))
     fitted, _ = Budget(total=10 * GIB).fit(item(replicas=5), model(), llama_cpp)
     assert (fitted.context, fitted.memory) == (2048, GIB + 2048 * 4 * TOKEN + llama_cpp.BUFFERS)
-    with pytest.raises(HostError, match=r"need 10\.5 GiB"):
+    with pytest.raises(HostError, match=r"need 11\.0 GiB"):
         Budget(total=10 * GIB).fit(item(replicas=8), model(), llama_cpp)
 
 
