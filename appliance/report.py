@@ -1,7 +1,6 @@
 """What a person sees while a verb runs (Progress, on stderr) and what it returns (Result, on stdout)."""
 
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -72,6 +71,16 @@ class _Quiet:
         """Show nothing."""
 
 
+def _line(text: str, stream: TextIO | None) -> bool:
+    """Write a line unless the stream is closed; tell whether it is worth to go on."""
+    try:
+        if stream:
+            print(text, file=stream, flush=True)
+    except (OSError, ValueError):  # nobody reads any more; ValueError: a stream that Python closed
+        return False
+    return True
+
+
 class Plain:
     """One line for each step, and now and then one for a long piece of work."""
 
@@ -79,15 +88,13 @@ class Plain:
     """Seconds between two lines of one bar."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stderr
+        self._stream = stream or sys.stderr  # None where it is closed
         self._began = time.monotonic()
 
     def say(self, text: str) -> None:
         """Write a line; a terminal that went away must not stop the work."""
-        try:
-            print(text, file=self._stream, flush=True)
-        except OSError:
-            self._stream = open(os.devnull, "w")  # noqa: PTH123, SIM115 - lives as long as we do
+        if not _line(text, self._stream):
+            self._stream = None
 
     def step(self, name: str, detail: str = "") -> None:
         """Write `[seconds] name: detail`."""
@@ -124,7 +131,7 @@ class JsonLines:
     """One JSON object a line, for programs."""
 
     def _say(self, **event: object) -> None:
-        print(json.dumps(event), file=sys.stderr, flush=True)  # noqa: T201 - the one place for events
+        _line(json.dumps(event), sys.stderr)
 
     def step(self, name: str, detail: str = "") -> None:
         """Write a step event."""
@@ -173,7 +180,7 @@ def progress(*, json_lines: bool = False) -> Progress:
     """Choose by where stderr goes."""
     if json_lines:
         return JsonLines()
-    return Terminal() if sys.stderr.isatty() else Plain()
+    return Terminal() if sys.stderr and sys.stderr.isatty() else Plain()
 
 
 @contextmanager

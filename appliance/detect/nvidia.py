@@ -31,13 +31,18 @@ def probe(machine: Machine) -> Found:
 
 
 def parse(done: Completed) -> Found:
-    """Read the CSV rows; cells such as `[N/A]` mean that the driver does not say."""
+    """Read the CSV rows; `[N/A]` is what the driver does not say, a line that is no row is what it complains of."""
     if done.code != 0:
         said = next((line for line in (done.stdout + "\n" + done.stderr).splitlines() if line.strip()), "")
         return Found(failure=f"nvidia-smi ends with {done.code}: {said.strip()}")
-    rows = [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines()]
-    rows = [row for row in rows if len(row) == 6 and row[0].isdigit()]
-    return Found(gpus=tuple(_gpu(row) for row in rows), driver=rows[0][5] if rows else "")
+    lines = [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines() if line.strip()]
+    rows = [line for line in lines if len(line) == 6 and line[0].isdigit()]
+    other = next((", ".join(line) for line in lines if line not in rows), "")
+    return Found(
+        gpus=tuple(_gpu(row) for row in rows),
+        driver=rows[0][5] if rows else "",
+        failure=f"nvidia-smi says: {other}" if other else "",
+    )
 
 
 def _gpu(row: list[str]) -> Gpu:

@@ -1,5 +1,6 @@
 """systemd: one umbrella unit, one unit for the gateway, one for each replica, all PartOf the umbrella."""
 
+from dataclasses import replace
 from typing import Final
 
 from appliance.domain.changes import Command, Completed, Page, ServiceState, Unit
@@ -47,7 +48,8 @@ def pages(deployment: Deployment, units: tuple[Unit, ...]) -> tuple[Page, ...]:
             path=f"{UNITS}/{GATEWAY}",
             template="systemd/gateway.service.j2",
             names={
-                "gateway": deployment.gateway,
+                # Without its routes: nginx rereads them, and another model must not restart the gateway.
+                "gateway": replace(deployment.gateway, routes=()),
                 "layout": layout,
                 "user": deployment.gateway_user,
                 "group": deployment.group,

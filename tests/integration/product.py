@@ -19,7 +19,7 @@ CHECKOUT = "/root/llm-appliance"
 CACHE = "/var/cache/llm-appliance"
 INSTALL = f"{CHECKOUT}/installers/install.sh"
 SHIPPED = ("appliance", "templates", "images", "installers", "pyproject.toml", "README.md", "LICENSE", "uv.lock")
-BUILDING = ("appliance/acquire", "appliance/catalog", "appliance/plan/choose.py")
+BUILDING = ("appliance/acquire/build.py", "appliance/catalog/engines.yaml")
 """What decides how an engine is built: after a change there the first server builds it from nothing again."""
 
 

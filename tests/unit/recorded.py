@@ -52,9 +52,7 @@ class RecordedMachine:
         for line in answer.stdout.splitlines() if on_line else ():
             assert on_line
             on_line(line)
-        return Completed(
-            argv=command.argv, code=answer.code, stdout=answer.stdout, stderr=answer.stderr, seconds=0.25
-        )
+        return Completed(argv=command.argv, code=answer.code, stdout=answer.stdout, stderr=answer.stderr, seconds=0.25)
 
     def read(self, path: str, limit: int = 1 << 20) -> bytes | None:
         content = self.files.get(self._target(path))

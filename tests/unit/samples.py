@@ -46,14 +46,18 @@ CATALOG = Catalog(
             version="1.0",
             accelerator="cpu",
             arch=("x86_64",),
-            artifacts=(Artifact(name="llama-server", kind="build", ref="llama==1.0", digest="", source_sha256="5" * 64),),
+            artifacts=(
+                Artifact(name="llama-server", kind="build", ref="llama==1.0", digest="", source_sha256="5" * 64),
+            ),
         ),
         Release(
             engine="llama-cpp-python",
             version="2.0",
             accelerator="cpu",
             arch=("x86_64", "aarch64"),
-            artifacts=(Artifact(name="llama-python", kind="build", ref="python==2.0", digest="", source_sha256="6" * 64),),
+            artifacts=(
+                Artifact(name="llama-python", kind="build", ref="python==2.0", digest="", source_sha256="6" * 64),
+            ),
         ),
         Release(engine="dummy", version="1", accelerator="cpu", arch=("x86_64", "aarch64")),
     ),

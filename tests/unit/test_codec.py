@@ -44,8 +44,10 @@ def test_a_refusal_names_the_file_and_the_key(text: str, message: str) -> None:
 
 
 def test_a_refusal_names_the_whole_path() -> None:
-    text = f"models:\n- {{name: a, source: /a}}\n- {{name: b, source: /b, replicas: two}}\n"
-    assert refusal(text, ApplianceSpec).startswith("models.d/a.yaml: models.1.replicas: Input should be a valid integer")
+    text = "models:\n- {name: a, source: /a}\n- {name: b, source: /b, replicas: two}\n"
+    assert refusal(text, ApplianceSpec).startswith(
+        "models.d/a.yaml: models.1.replicas: Input should be a valid integer"
+    )
 
 
 @pytest.mark.parametrize(
@@ -88,17 +90,22 @@ def test_nothing_at_all_is_an_empty_document() -> None:
 
 
 def test_a_huge_document_is_refused_unread() -> None:
-    assert refusal("#" * (codec.MAX_BYTES + 1)) == f"models.d/a.yaml: {codec.MAX_BYTES + 1} characters; at most {codec.MAX_BYTES} are read"
+    assert (
+        refusal("#" * (codec.MAX_BYTES + 1))
+        == f"models.d/a.yaml: {codec.MAX_BYTES + 1} characters; at most {codec.MAX_BYTES} are read"
+    )
     with pytest.raises(SpecError, match="are read"):
         codec.load_json(ModelSpec, b" " * (codec.MAX_BYTES + 1), source="x")
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, "a: " + "[" * 20_000, "a: " + "{a: " * 20_000, "- " * 20_000])
+@pytest.mark.parametrize("text", ["[" * 3000, "a: " + "[" * 3000, "a: " + "{a: " * 3000, "- " * 3000])
 def test_a_deep_document_is_refused(text: str) -> None:
     assert refusal(text)
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"name":' * 50_000, "", "nul", "{", b"\xff", b"{}{}", '{"name": NaN}'])
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"name":' * 50_000, "", "nul", "{", b"\xff", b"{}{}", '{"name": NaN}']
+)
 def test_json_that_is_none_is_refused(text: str | bytes) -> None:
     with pytest.raises(SpecError, match=r"^p\.json: "):
         codec.load_json(ModelSpec, text, source="p.json")
@@ -116,7 +123,7 @@ def test_json_is_as_strict_as_yaml() -> None:
 
 @pytest.mark.parametrize("kind", [ModelSpec, ApplianceSpec, Host, Deployment, Record])
 def test_what_is_dumped_is_loaded_again(kind: type[Any]) -> None:
-    @settings(max_examples=25)
+    @settings(max_examples=15)
     @given(st.from_type(kind))
     def law(value: object) -> None:
         text = codec.dump_json(value)

@@ -20,10 +20,12 @@ def test_each_model_is_a_route_to_its_replicas() -> None:
         "models": {
             "a": {
                 "upstream_model": "a",
+                "health": "/health",
                 "replicas": [{"name": "a", "address": "unix:/run/llm-appliance/a/engine.sock"}],
             },
             "b": {
                 "upstream_model": "b",
+                "health": "/health",
                 "replicas": [
                     {"name": "b_1", "address": "unix:/run/llm-appliance/b_1/engine.sock"},
                     {"name": "b_2", "address": "unix:/run/llm-appliance/b_2/engine.sock"},
@@ -31,6 +33,11 @@ def test_each_model_is_a_route_to_its_replicas() -> None:
             },
         },
     }
+
+
+def test_each_engine_is_asked_for_its_own_health_page() -> None:
+    plan = deployment(item("a", engine="llama-cpp-python"), item("b"))
+    assert {route.name: route.health for route in plan.gateway.routes} == {"a": "/v1/models", "b": "/health"}
 
 
 def test_the_order_of_the_models_does_not_change_the_routes() -> None:

@@ -235,9 +235,9 @@ def test_a_file_that_says_the_same_keeps_every_byte() -> None:
 
 def test_a_change_touches_its_own_file_only() -> None:
     spec = specfile.load(COMMENTED, LAYOUT)
-    assert {name for name, text in rewritten(replace(spec, port=9001), COMMENTED).items() if text != COMMENTED[name]} == {
-        MAIN
-    }
+    assert {
+        name for name, text in rewritten(replace(spec, port=9001), COMMENTED).items() if text != COMMENTED[name]
+    } == {MAIN}
     other = replace(spec, models=(replace(spec.models[0], context=512), spec.models[1]))
     files = rewritten(other, COMMENTED)
     assert {name for name, text in files.items() if text != COMMENTED[name]} == {path("a")}

@@ -61,7 +61,12 @@ def test_several_replicas_are_numbered_and_share_the_processors() -> None:
     assert {service.threads for service in plan.services} == {2}
     assert len({service.socket for service in plan.services}) == 3
     assert plan.gateway.routes == (
-        Route(name="tiny", upstream_model="tiny", sockets=tuple(service.socket for service in plan.services)),
+        Route(
+            name="tiny",
+            upstream_model="tiny",
+            health="/health",
+            sockets=tuple(service.socket for service in plan.services),
+        ),
     )
 
 
@@ -94,7 +99,7 @@ def test_options_reach_every_replica() -> None:
 
 def test_a_socket_path_that_the_kernel_would_cut_is_refused() -> None:
     where = layout("/" + "d" * 80)
-    assert deployment(item("a"), host=CONTAINER, where=where)
+    deployment(item("a"), host=CONTAINER, where=where)
     with pytest.raises(HostError) as caught:
         deployment(item("a" * 20), host=CONTAINER, where=where)
     path = f"{where.run}/{'a' * 20}/engine.sock"
@@ -104,7 +109,7 @@ def test_a_socket_path_that_the_kernel_would_cut_is_refused() -> None:
 
 def test_the_limit_of_a_socket_path_is_in_bytes() -> None:
     room = 107 - len("/run/a/engine.sock")
-    assert deployment(item("a"), host=CONTAINER, where=layout("/" + "d" * (room - 1)))
+    deployment(item("a"), host=CONTAINER, where=layout("/" + "d" * (room - 1)))
     with pytest.raises(HostError, match="socket path of 108 bytes"):
         deployment(item("a"), host=CONTAINER, where=layout("/" + "d" * room))
     with pytest.raises(HostError, match="socket path of 108 bytes"):
@@ -117,7 +122,9 @@ def test_every_name_fits_system_wide() -> None:
 
 
 def test_a_processor_that_nothing_was_made_for_is_refused() -> None:
-    with pytest.raises(HostError, match="no engine can serve tiny: llama-cpp 1.0: 1.0 is for x86_64, this machine is riscv64"):
+    with pytest.raises(
+        HostError, match="no engine can serve tiny: llama-cpp 1.0: 1.0 is for x86_64, this machine is riscv64"
+    ):
         deployment(host=replace(HOST, arch="riscv64"))
     with pytest.raises(HostError, match="no gateway packages for riscv64") as caught:
         deployment(facts=weights(format="none"), host=replace(HOST, arch="riscv64"))

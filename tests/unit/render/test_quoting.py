@@ -116,7 +116,13 @@ def test_supervisord_would_take_these_quotes_off(value: str) -> None:
 
 def test_what_is_ordinary_is_never_refused() -> None:
     for value in ("/var/lib/llm-appliance/store/models/ab12/Qwen3 (Q4_K_M).gguf", "0.5", "", "a=b,c", "it's", "ünï"):
-        for quote in (quoting.systemd_exec, quoting.systemd_env, quoting.supervisor_word, quoting.supervisor_env, quoting.nginx):
+        for quote in (
+            quoting.systemd_exec,
+            quoting.systemd_env,
+            quoting.supervisor_word,
+            quoting.supervisor_env,
+            quoting.nginx,
+        ):
             assert value.replace("'", "") in quote(value).replace("'", "").replace('""', "")
 
 

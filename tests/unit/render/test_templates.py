@@ -47,7 +47,7 @@ def test_there_are_templates() -> None:
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_every_interpolation_is_quoted_for_its_grammar(name: str) -> None:
     assert list(interpolations(tree(name)))
-    assert unquoted(tree(name), GRAMMARS[name.split("/")[0]]) == []
+    assert unquoted(tree(name), GRAMMARS[name.split("/", maxsplit=1)[0]]) == []
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,16 @@ def test_an_interpolation_without_its_filter_is_found(source: str) -> None:
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_a_template_decides_nothing(name: str) -> None:
     """Loops and presence tests only."""
-    wrong = (nodes.Compare, nodes.Call, nodes.Assign, nodes.AssignBlock, nodes.Include, nodes.Import, nodes.Macro, nodes.CondExpr)
+    wrong = (
+        nodes.Compare,
+        nodes.Call,
+        nodes.Assign,
+        nodes.AssignBlock,
+        nodes.Include,
+        nodes.Import,
+        nodes.Macro,
+        nodes.CondExpr,
+    )
     assert [type(node).__name__ for kind in wrong for node in tree(name).find_all(kind)] == []
     for test in (node.test for node in tree(name).find_all(nodes.If)):
         assert isinstance(test, nodes.Name | nodes.Getattr), f"{name}:{test.lineno}"

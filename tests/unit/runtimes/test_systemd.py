@@ -29,8 +29,8 @@ def activated(*changed: str) -> list[str]:
     ("changes", "prefix", "why"),
     [
         ({}, "/", None),
-        ({"systemd": 245}, "/", None),
-        ({"systemd": 244}, "/", "systemd 244 is too old, 245 is needed"),
+        ({"systemd": 250}, "/", None),
+        ({"systemd": 249}, "/", "systemd 249 is too old, 250 is needed"),
         ({"systemd": 0, "init": "tini"}, "/", "PID 1 is tini, not systemd"),
         ({"systemd": 0, "init": ""}, "/", "PID 1 is unknown, not systemd"),
         ({"root": False}, "/", "needs root"),
@@ -84,16 +84,17 @@ def test_the_gateway_rereads_its_configuration_without_a_restart(path: str) -> N
 
 
 @pytest.mark.parametrize(
-    "path", ["nginx/gateway.json", "deployment.json", "/etc/llm-appliance/appliance.yaml", "/etc/logrotate.d/llm-appliance"]
+    "path",
+    ["nginx/gateway.json", "deployment.json", "/etc/llm-appliance/appliance.yaml", "/etc/logrotate.d/llm-appliance"],
 )
 def test_what_nobody_has_to_reread_touches_no_service(path: str) -> None:
     assert activated(path) == activated()
 
 
 def test_a_new_or_a_removed_model_touches_no_other() -> None:
-    assert [line for line in activated(f"{UNITS}/{UMBRELLA}", f"{UNITS}/{A}", "nginx/gateway.json") if "restart" in line] == [
-        f"restart --no-block {A}"
-    ]
+    assert [
+        line for line in activated(f"{UNITS}/{UMBRELLA}", f"{UNITS}/{A}", "nginx/gateway.json") if "restart" in line
+    ] == [f"restart --no-block {A}"]
     gone = activated(f"{UNITS}/llm-appliance-model@gone.service", f"{UNITS}/{UMBRELLA}", "nginx/gateway.json")
     assert gone == ["daemon-reload", f"enable --quiet {UMBRELLA}", f"start --no-block {UMBRELLA}"]
 
@@ -130,7 +131,13 @@ def test_logs_of_one_service_or_of_all() -> None:
     assert [one[at + 1] for at, word in enumerate(one) if word == "--unit"] == [B1]
     everything = systemd.logs(PLAN, "", follow=False, lines=7).argv
     assert "-f" not in everything
-    assert [everything[at + 1] for at, word in enumerate(everything) if word == "--unit"] == [UMBRELLA, GATEWAY, A, B1, B2]
+    assert [everything[at + 1] for at, word in enumerate(everything) if word == "--unit"] == [
+        UMBRELLA,
+        GATEWAY,
+        A,
+        B1,
+        B2,
+    ]
 
 
 def unit(plan: Deployment, name: str) -> dict[str, list[str]]:
@@ -164,7 +171,15 @@ def test_a_unit_sets_the_environment_of_the_plan() -> None:
 def test_a_unit_has_started_when_its_health_page_answers() -> None:
     (line,) = unit(PLAN, A)["ExecStartPost"]
     words = systemd_reader.words(line)
-    assert words == [PYTHON, "-m", "appliance.system.probe", "/run/llm-appliance/a/engine.sock", "/health", "70", "$MAINPID"]
+    assert words == [
+        PYTHON,
+        "-m",
+        "appliance.system.probe",
+        "/run/llm-appliance/a/engine.sock",
+        "/health",
+        "70",
+        "$MAINPID",
+    ]
     assert int(unit(PLAN, A)["TimeoutStartSec"][0]) > 70
 
 
@@ -233,7 +248,9 @@ def test_pid_and_time_are_read() -> None:
     done = Completed(
         argv=(),
         code=0,
-        stdout=block(GATEWAY, MainPID=4242, ActiveState="active", SubState="running", StateChangeTimestampMonotonic=1500000),
+        stdout=block(
+            GATEWAY, MainPID=4242, ActiveState="active", SubState="running", StateChangeTimestampMonotonic=1500000
+        ),
         stderr="",
         seconds=0,
     )
