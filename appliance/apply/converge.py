@@ -44,10 +44,11 @@ def apply(
         progress.step("switch", f"to generation {record.generation}")
         kept = _switch(record, before, generations, machine)
     deployment = record.deployment
+    untold = changed | _untold(before, good, generations)
     try:
-        if changed:
+        if untold:
             progress.step("start", ", ".join(("gateway", *(service.name for service in deployment.services))))
-        _run_all(runtime(deployment.runtime).activate(deployment, changed), machine)
+        _run_all(runtime(deployment.runtime).activate(deployment, untold), machine)
         progress.step("health", "waiting for every model to answer")
         healthy()
     except (UnhealthyError, CommandError) as error:
@@ -60,6 +61,13 @@ def apply(
         generations.confirm(record)
         generations.prune(record.generation)
     return Report(generation=record.generation, changed=tuple(sorted(changed)), kept=kept)
+
+
+def _untold(before: Record | None, good: Record | None, generations: Generations) -> frozenset[str]:
+    """Return what a run that was killed had put in force before anything that runs was told of it."""
+    if before is None or before.confirmed:
+        return frozenset()
+    return generations.difference(good.generation if good else 0, before.generation)
 
 
 def _prepare(
@@ -172,9 +180,7 @@ def _return(
     if before is None:
         remove_everything(failed, generations, machine)
         return
-    changed = frozenset(item.path for item in (*before.files, *failed.files)) | {"supervisord.conf", "nginx/nginx.conf"}
-    same = {(item.path, item.sha256) for item in before.files} & {(item.path, item.sha256) for item in failed.files}
-    changed -= {path for path, _ in same}
+    changed = generations.difference(failed.generation, before.generation)
     try:
         _switch(before, failed, generations, machine)
         _run_all(runtime(before.deployment.runtime).activate(before.deployment, changed), machine)

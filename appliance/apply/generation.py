@@ -101,6 +101,17 @@ class Generations:
             for path in found
         )
 
+    def difference(self, old: int, new: int) -> frozenset[str]:
+        """Return the paths that differ between two generations, as the Changeset names them; 0 = an empty one."""
+        before, after = self._contents(old), self._contents(new)
+        return frozenset(path for path in {*before, *after} if before.get(path) != after.get(path))
+
+    def _contents(self, number: int) -> dict[str, bytes]:
+        home = Path(self.path(number))
+        names = {str(path.relative_to(home)): path for path in home.rglob("*") if path.is_file()}
+        names.pop("record.json", None)
+        return {name.removeprefix("root"): path.read_bytes() for name, path in names.items()}
+
     def prune(self, in_force: int) -> None:
         """Remove what a rollback would not reach any more, and drafts that a killed run left."""
         for name in self._machine.names(str(self._home)):

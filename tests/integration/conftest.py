@@ -6,7 +6,6 @@ import os
 import subprocess
 import time
 from collections.abc import Generator, Iterator
-
 from dataclasses import dataclass
 
 import pytest

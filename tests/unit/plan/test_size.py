@@ -79,6 +79,13 @@ def test_the_second_model_gets_what_the_first_left() -> None:
         budget.fit(item("b"), model("b", weights(size=7 * GIB)), llama_cpp)
 
 
+def test_the_second_model_gets_what_all_replicas_of_the_first_left() -> None:
+    budget = Budget(total=10 * GIB)
+    budget.fit(item("a", replicas=2), model("a"), llama_cpp)
+    with pytest.raises(HostError, match=r" 4608 MiB are left of 10\.0 GiB"):
+        budget.fit(item("b"), model("b", weights(size=7 * GIB)), llama_cpp)
+
+
 def test_every_replica_counts() -> None:
     exactly, _ = Budget(total=10 * GIB).fit(item(replicas=4), model(), llama_cpp)
     assert (exactly.context, exactly.memory * 4) == (4096, int(10 * GIB * SHARE))
