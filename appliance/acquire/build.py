@@ -89,11 +89,14 @@ def _build(artifact: Artifact, cache: Path, built: Path, machine: Machine, sourc
     package = fetch_source(artifact, cache, machine, source, progress)
     tools = toolchain.tools(cache, machine, source, progress)
     tree = cache / "build" / artifact.digest[:16]
-    shutil.rmtree(tree, ignore_errors=True)
-    progress.step("unpack", package.name)
-    unpack(package, tree / "source", SUBTREE)
+    if not (tree / "unpacked").exists():
+        shutil.rmtree(tree, ignore_errors=True)
+        progress.step("unpack", package.name)
+        unpack(package, tree / "source", SUBTREE)
+        (tree / "unpacked").touch()
     kernels = tree / "kernels.cmake"
     kernels.write_text(KERNELS)
+    # A build that was cut off goes on: ninja knows which files were finished.
     progress.step("build", "llama-server, some minutes")
     directory = tree / "objects"
     configure = (

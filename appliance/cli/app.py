@@ -41,15 +41,15 @@ def main(
 
 def run() -> int:
     """Run the command line and return the exit code; every error leaves through here."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
         result = app(standalone_mode=False)
         return int(result) if isinstance(result, int) else ExitCode.OK
     except ApplianceError as error:
         return _fail(error)
-    except (KeyboardInterrupt, typer.Abort):
-        return _fail(InterruptedRunError("interrupted", hint="the same command goes on where it stopped"))
+    except typer.Abort:
+        return _fail(InterruptedRunError("not confirmed, nothing was changed"))
     except BrokenPipeError:
         # Whoever read our output went away; there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -64,7 +64,8 @@ def run() -> int:
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    # Not KeyboardInterrupt: Typer would turn it into an exit code without a word.
+    raise InterruptedRunError("interrupted", hint="the same command goes on where it stopped")
 
 
 def _fail(error: ApplianceError) -> int:

@@ -554,5 +554,3 @@ def test_an_odd_environment_changes_nothing(lab: Lab, quickstart: Quickstart) ->
             server.run("cat", f"/etc/systemd/system/{unit}.service", user="nobody")
         server.run("llm-appliance", "status", user="nobody")
         server.run("llm-appliance", "list", user="nobody")
-
-

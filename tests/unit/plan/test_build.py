@@ -150,10 +150,10 @@ def test_engines_and_gateway_are_separate_users_system_wide() -> None:
     assert (plan.user, plan.gateway_user, plan.group) == ("llm-engine", "llm-gateway", "llm-appliance")
 
 
-@pytest.mark.parametrize("root", [True, False])
-def test_below_a_prefix_no_account_is_made(root: bool) -> None:
+@pytest.mark.parametrize(("root", "account"), [(True, "root"), (False, "")])
+def test_below_a_prefix_everything_runs_as_its_owner(root: bool, account: str) -> None:
     plan = deployment(host=replace(CONTAINER, root=root), where=PREFIX)
-    assert not {plan.user, plan.gateway_user, plan.group} & {"llm-engine", "llm-gateway", "llm-appliance"}
+    assert (plan.user, plan.gateway_user, plan.group) == (account,) * 3
 
 
 def test_a_plan_is_whole_and_the_same_each_time() -> None:
