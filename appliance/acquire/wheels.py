@@ -1,10 +1,11 @@
 """Python environments for engines that are Python programs: one for each, from pinned requirements with hashes."""
 
+import shlex
 import shutil
 from pathlib import Path
 
 from appliance.acquire import toolchain
-from appliance.acquire.build import OPTIONS, STEP
+from appliance.acquire.build import KERNELS, OPTIONS, STEP
 from appliance.acquire.source import Source, refuse_offline
 from appliance.catalog import DIRECTORY
 from appliance.domain.deployment import Artifact, Deployment
@@ -25,13 +26,17 @@ def environment(
     tools = toolchain.tools(cache, machine, source, progress)
     name, _, version = artifact.ref.partition("==")
     requirements = DIRECTORY / "requirements" / f"{name.partition('[')[0]}-{version}.txt"
+    kernels = cache / "build" / f"{artifact.digest[:16]}.cmake"
+    kernels.parent.mkdir(parents=True, exist_ok=True)
+    kernels.write_text(KERNELS)
     extra = (
         ("CC", tools.cc),
         ("CXX", tools.cxx),
-        ("CMAKE_ARGS", " ".join(_shared(option) for option in OPTIONS if " " not in option)),
+        ("CMAKE_ARGS", shlex.join((f"-DCMAKE_PROJECT_ggml_INCLUDE={kernels}", *_shared()))),
         ("CMAKE_GENERATOR", "Ninja"),
         ("PATH", tools.path),
-        ("UV_CACHE_DIR", str(cache / "uv")),
+        # One for each artifact: uv does not ask for which processor a wheel was built.
+        ("UV_CACHE_DIR", str(cache / "uv" / artifact.digest[:16])),
     )
     progress.step("environment", f"{artifact.ref}, built from source where no wheel fits")
     draft = target.with_name(f".{target.name}.new")
@@ -41,16 +46,23 @@ def environment(
     if done.code:
         shutil.rmtree(draft, ignore_errors=True)
         raise ArtifactError(
-            f"{artifact.ref} cannot be installed:\n" + "\n".join(done.stdout.splitlines()[-20:]),
+            f"{artifact.ref} cannot be installed:\n" + _reason(done.stdout + done.stderr),
             hint="check the network; behind a mirror set index-url in /etc/pip.conf",
         )
     draft.rename(target)
     sync(target.parent)
 
 
-def _shared(option: str) -> str:
-    """The Python package loads llama.cpp as shared libraries and needs no server of its own."""
-    return option.replace("BUILD_SHARED_LIBS=OFF", "BUILD_SHARED_LIBS=ON").replace("SERVER=ON", "SERVER=OFF")
+def _shared() -> tuple[str, ...]:
+    """Return the options for the Python package: shared libraries, no server, and the tools that it adds itself."""
+    other = {"-DBUILD_SHARED_LIBS": "ON", "-DLLAMA_BUILD_SERVER": "OFF", "-DLLAMA_BUILD_TOOLS": "OFF"}
+    pairs = (option.split("=", 1) for option in OPTIONS)
+    # The kind of build is scikit-build-core's business; libstdc++ must be one for all libraries of a process.
+    return tuple(
+        f"{name}={other.get(name, value)}"
+        for name, value in pairs
+        if name not in ("-DCMAKE_BUILD_TYPE", "-DCMAKE_EXE_LINKER_FLAGS")
+    )
 
 
 class _Ear:
@@ -62,3 +74,11 @@ class _Ear:
     def __call__(self, line: str) -> None:
         if STEP.search(line):
             self._bar.advance(1)
+
+
+def _reason(said: str) -> str:
+    """Return the lines from the first that names an error; a build's own output is long, and ends with warnings."""
+    lines = said.splitlines()
+    errors = [number for number, line in enumerate(lines) if "error:" in line.lower() or "CMake Error" in line]
+    first = errors[0] if errors else len(lines)
+    return "\n".join(lines[min(first, max(0, len(lines) - 20)) :][:20])

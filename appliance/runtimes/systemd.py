@@ -42,7 +42,7 @@ def pages(deployment: Deployment, units: tuple[Unit, ...]) -> tuple[Page, ...]:
         Page(
             path=f"{UNITS}/{UMBRELLA}",
             template="systemd/llm-appliance.service.j2",
-            names={"units": (GATEWAY, *names)},
+            names={"units": (GATEWAY, *names), "python": deployment.python},
         ),
         Page(
             path=f"{UNITS}/{GATEWAY}",

@@ -120,13 +120,17 @@ local function next_state(before, answer)
     return (before == "up" or before == "down") and "down" or "starting"
 end
 
+local function look(address)
+    local key = "state:" .. address
+    local answer = ask(address, routes.addresses[address] or "/health")
+    shared:set(key, next_state(shared:get(key), answer))
+end
+
 local function probe(address)
     if not shared:add("probing:" .. address, true, 5) then
         return
     end
-    local key = "state:" .. address
-    local answer = ask(address, routes.addresses[address] or "/health")
-    shared:set(key, next_state(shared:get(key), answer))
+    look(address)
     shared:delete("probing:" .. address)
 end
 
@@ -392,6 +396,13 @@ local function forward(path_name, path)
     local found = candidates(model)
     ngx.var.gw_model = name
     if #found == 0 then
+        -- One may be up since the last round: who started it and asks at once is to get an answer.
+        for _, replica in ipairs(model.replicas) do
+            look(replica.address)
+        end
+        found = candidates(model)
+    end
+    if #found == 0 then
         return refuse_starting(name)
     end
     if body_name and body_name ~= model.upstream_model then
@@ -526,6 +537,7 @@ local function refuse_failed(name, status)
     elseif model and state_of(model) == "starting" then
         return refuse_starting(name)
     end
+    ngx.header.retry_after = RETRY_AFTER
     return refuse(502, "model_unavailable", "the model '" .. name .. "' does not answer, although it did before")
 end
 

@@ -24,7 +24,7 @@ BASE = "http://127.0.0.1:8080"
 KNOWN = "Hello! Your LLM appliance is up and answering."
 PROCESSES = r"""
 for one in /proc/[0-9]*; do
-    words=$(tr '\0' ' ' <"$one/cmdline" 2>/dev/null) && [ -n "$words" ] || continue
+    words=$(tr '\0\n' '  ' <"$one/cmdline" 2>/dev/null) && [ -n "$words" ] || continue
     printf '%s %s %s\n' "${one#/proc/}" "$(stat -c %U "$one")" "$words"
 done
 """

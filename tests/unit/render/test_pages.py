@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from appliance import codec
+from appliance import codec, resources
 from appliance.domain.changes import File, Page
 from appliance.domain.deployment import Deployment
 from appliance.errors import ApplianceError, SpecError
@@ -76,7 +76,7 @@ def test_a_name_that_a_template_misses_is_an_error_that_says_where() -> None:
 
 def test_a_file_that_is_no_template_is_taken_as_it_is() -> None:
     content = contents(deployment())["nginx/gateway.lua"]
-    assert content == (pages.resources.data("templates") / "nginx/gateway.lua").read_bytes()
+    assert content == (resources.data("templates") / "nginx/gateway.lua").read_bytes()
 
 
 def test_what_no_configuration_file_can_hold_is_refused_before_anything_is_written() -> None:
