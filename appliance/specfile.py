@@ -16,7 +16,10 @@ RESERVED = frozenset({"v1", "health", "metrics", "gateway", "llm-appliance"})
 OPTION = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """What YAML, or a configuration file, takes for the end of a line, and bytes of a path that are not UTF-8."""
-OWNED = frozenset({"model", "host", "port", "alias", "ctx-size", "parallel", "threads", "api-key"})
+OWNED = frozenset({
+    "model", "host", "port", "alias", "ctx-size", "parallel", "threads", "api-key",
+    "n-ctx", "n-threads", "model-alias", "uds", "path", "home", "pythonpath", "ld-preload", "ld-library-path",
+})  # fmt: skip
 """Engine flags that the appliance sets itself."""
 HEADER = "# Made by llm-appliance; yours to edit, `llm-appliance install` puts changes into force.\n"
 

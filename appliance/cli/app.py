@@ -50,10 +50,6 @@ def run() -> int:
         return _fail(error)
     except typer.Abort:
         return _fail(InterruptedRunError("not confirmed, nothing was changed"))
-    except BrokenPipeError:
-        # Whoever read our output went away; there is nobody left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.OK
     except OSError as error:
         return _fail(_from_system(error))
     except Exception as error:  # noqa: BLE001 - the boundary: a bug must leave a trace and a clear word

@@ -47,7 +47,7 @@ def add_model(
         context=context,
         parallel=parallel,
         replicas=replicas,
-        options=tuple(_option(word) for word in options or ()),
+        options=_options(options or []),
     )
     if dry_run:
         return preview("add-model", converge.planned(here, converge.add(model)), as_json=as_json)
@@ -111,6 +111,14 @@ def _source(name: str, path: str, engine: str) -> str:
     if not path:
         raise UsageError(f"where are the files of {name}?", hint=f"llm-appliance add-model {name} /path/to/model.gguf")
     return os.path.abspath(path)  # noqa: PTH100 - links stay: a hub's cache replaces what they point to
+
+
+def _options(words: list[str]) -> tuple[tuple[str, str], ...]:
+    pairs = tuple(_option(word) for word in words)
+    repeated = sorted({key for key, _ in pairs if [name for name, _ in pairs].count(key) > 1})
+    if repeated:
+        raise UsageError(f"--set {repeated[0]} is given twice")
+    return pairs
 
 
 def _option(word: str) -> tuple[str, str]:

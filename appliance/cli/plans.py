@@ -105,14 +105,15 @@ def detect(prefix: Prefix = "", as_json: Json = False) -> int:
 
     here = site(prefix, as_json=as_json)
     host = look(here.machine, state=here.layout.state)
-    gpus = ", ".join(f"{gpu.name} {amount_text(gpu.memory or 0)}" for gpu in host.gpus) or host.gpu_failure or "none"
+    gpus = [f"{gpu.name} {amount_text(gpu.memory) if gpu.memory else 'unified memory'}" for gpu in host.gpus]
+    gpus += [host.gpu_failure] if host.gpu_failure else []
     rows = {
         "system": f"{host.os} {host.os_version}, {host.arch}, kernel {host.kernel}, glibc {host.glibc}",
         "init": f"systemd {host.systemd}" if host.systemd else host.init,
         "processor": f"{host.cpus} cores, {' '.join(host.cpu_flags)}",
         "memory": f"{amount_text(host.memory_available)} available of {amount_text(host.memory)}",
         "disk": f"{amount_text(host.disk_free)} free for {here.layout.state}",
-        "gpu": gpus + (f", driver {host.driver}" if host.driver else ""),
+        "gpu": (", ".join(gpus) or "none") + (f", driver {host.driver}" if host.driver else ""),
         "tools": ", ".join(name for name, _ in host.tools),
     }
     text = "\n".join(f"{key:10} {value}" for key, value in rows.items())

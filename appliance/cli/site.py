@@ -2,9 +2,11 @@
 
 import glob
 import os
+import re
 import shlex
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,7 +45,7 @@ def layout(prefix: str) -> "Layout":
             log="/var/log/llm-appliance",
         )
     base = os.path.abspath(os.path.expanduser(chosen))  # noqa: PTH100, PTH111 - links stay as the operator wrote them
-    if any(char in base for char in "\n\"'$;%\\ "):
+    if not re.fullmatch(r"[\w/.+@-]+", base):
         raise UsageError(
             f"--prefix {base!r}: configuration files cannot hold that path", hint="letters, digits, / - _ ."
         )
@@ -77,7 +79,11 @@ def known_models(incomplete: str) -> list[str]:
 
 def finish(result: Result, *, as_json: bool) -> int:
     """Print a Result on stdout and return the exit code."""
-    print(result.envelope() if as_json else result.text, flush=True)  # noqa: T201 - the one place for stdout
+    try:
+        print(result.envelope() if as_json else result.text, flush=True)  # noqa: T201 - the one place for stdout
+    except BrokenPipeError:
+        # Whoever read our output went away; what was done is done all the same.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return int(result.exit_code)
 
 
@@ -94,10 +100,9 @@ def remove_program() -> None:
 
 def say(text: str) -> None:
     """Write to stderr; a terminal that went away is nobody's error."""
-    try:
-        print(text, file=sys.stderr, flush=True)  # noqa: T201
-    except OSError:
-        return
+    with suppress(OSError, ValueError):
+        if sys.stderr:
+            print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def trace_directory() -> str:

@@ -7,7 +7,7 @@ from appliance.domain.changes import Command
 from appliance.system.machine import Machine
 
 CPU_FLAGS = frozenset({
-    "sse3", "ssse3", "sse4_2", "avx", "f16c", "fma", "bmi2", "avx2", "avx_vnni", "avx512f", "avx512bw", "avx512vl",
+    "ssse3", "sse4_2", "avx", "f16c", "fma", "bmi2", "avx2", "avx_vnni", "avx512f", "avx512bw", "avx512vl",
     "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16", "asimddp", "i8mm", "sve", "sve2", "asimdhp",
 })  # fmt: skip
 """Instruction sets that change what a native build of an engine contains."""

@@ -35,8 +35,8 @@ class Engine(Protocol):
     def estimate(self, model: Model, context: int, parallel: int) -> tuple[tuple[str, int], ...]:
         """Return the memory it will take as (item, bytes); `context` in tokens for each request."""
 
-    def program(self, release: Release, state: str) -> str:
-        """Return the absolute path of its executable, below the state directory."""
+    def program(self, release: Release, state: str, python: str) -> str:
+        """Return the absolute path of its executable: below the state directory, or the appliance's own `python`."""
 
     def launch(self, service: Service) -> Launch:
         """Return argv and environment."""

@@ -1,6 +1,5 @@
 """The dummy engine: speaks the OpenAI routes with fixed or echoed text, for tests, dry runs and gateway benchmarks."""
 
-import sys
 from typing import Final
 
 from appliance.domain.changes import Page
@@ -22,9 +21,9 @@ def estimate(model: Model, context: int, parallel: int) -> tuple[tuple[str, int]
     return (("process", 32 << 20),)
 
 
-def program(release: Release, state: str) -> str:
+def program(release: Release, state: str, python: str) -> str:
     """Return the Python that runs the appliance itself."""
-    return sys.executable
+    return python
 
 
 def launch(service: Service) -> Launch:

@@ -31,7 +31,7 @@ def estimate(model: Model, context: int, parallel: int) -> tuple[tuple[str, int]
     )
 
 
-def program(release: Release, state: str) -> str:
+def program(release: Release, state: str, python: str) -> str:
     """Return the built server's path."""
     return f"{state}/engines/llama-cpp-{release.artifacts[0].digest[:16]}/bin/llama-server"
 

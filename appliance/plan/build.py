@@ -41,7 +41,8 @@ def plan(
     for item, model in _pairs(spec, models):
         release, reason = choices[model.name]
         fitted, size_reason = budget.fit(item, model, engine(release.engine))
-        services += _services(item, model, release, fitted, layout, host)
+        program = engine(release.engine).program(release, layout.state, python)
+        services += _services(item, model, release, fitted, layout, host, program)
         reasons += [reason, size_reason]
     owner, gateway_user, group = _accounts(host, layout)
     releases = {release.engine: release for release, _ in choices.values()}
@@ -90,7 +91,7 @@ def _runtime(spec: ApplianceSpec, host: Host, layout: Layout) -> tuple[str, Reas
 
 
 def _services(
-    item: ModelSpec, model: Model, release: Release, fitted: size.Fitted, layout: Layout, host: Host
+    item: ModelSpec, model: Model, release: Release, fitted: size.Fitted, layout: Layout, host: Host, program: str
 ) -> list[Service]:
     names = [item.name] if item.replicas == 1 else [f"{item.name}_{n}" for n in range(1, item.replicas + 1)]
     first = model.weights.files[0].name if model.weights.files else ""
@@ -100,7 +101,7 @@ def _services(
             model=item.name,
             engine=release.engine,
             version=release.version,
-            program=engine(release.engine).program(release, layout.state),
+            program=program,
             weights=f"{layout.state}/store/models/{model.digest}/{first}" if first else "",
             socket=_socket(layout, name),
             context=fitted.context,

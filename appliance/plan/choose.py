@@ -19,6 +19,8 @@ def release(item: ModelSpec, model: Model, host: Host, catalog: Catalog) -> tupl
     if item.engine != "auto":
         engine(item.engine)
     candidates = [row for row in catalog.releases if item.engine in ("auto", row.engine)]
+    if not candidates:
+        raise HostError(f"the catalog holds no release of {item.engine}", hint="leave --engine out to choose")
     refused: list[Refusal] = []
     for row in candidates:
         why = engine(row.engine).refuse(model, host, row)

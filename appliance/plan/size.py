@@ -62,7 +62,7 @@ class Budget:
 
 def _way_out(item: ModelSpec, parallel: int) -> str:
     if item.context:
-        return f"try --context {item.context // 2}"
+        return f"try --context {max(SMALLEST, item.context // 2)}"
     return "try --parallel 1" if parallel > 1 else "take a smaller quantisation, or remove another model"
 
 

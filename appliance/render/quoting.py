@@ -1,6 +1,5 @@
 """One filter for each output grammar: what goes through it comes out as one literal word of that grammar."""
 
-import json
 import re
 
 from appliance.errors import SpecError
@@ -71,11 +70,6 @@ def nginx(value: object) -> str:
     if "$" in text:
         raise SpecError(f"{text!r}: nginx has no way to write a literal '$'")
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def json_text(value: object) -> str:
-    """JSON, sorted, for files that programs read."""
-    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
 
 
 FILTERS = {

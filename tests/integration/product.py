@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import subprocess
 import tarfile
@@ -10,11 +11,17 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from tests.integration.lab import Lab, Process, Server
 from tests.integration.lab.machine import cache
 
 ROOT = Path(__file__).parents[2]
+SMOKE: dict[str, Any] = yaml.safe_load((ROOT / "appliance/smoke/smoke.yaml").read_text())
+"""Prompts to which the built-in model's answer is known."""
+BASE = "http://127.0.0.1:8080"
 CHECKOUT = "/root/llm-appliance"
 CACHE = "/var/cache/llm-appliance"
 INSTALL = f"{CHECKOUT}/installers/install.sh"
@@ -86,3 +93,10 @@ def installed(lab: Lab, image: str, name: str = "appliance") -> Iterator[Server]
     with lab.boot(name, image=image) as server:
         server.run("llm-appliance", "verify", timeout=120)
         yield server
+
+
+def chat(server: Server, prompt: str, *, model: str = "smoke", path: str = "/v1") -> str:
+    """Ask a model with curl in the server; return what it answers."""
+    body = json.dumps({"model": model, "messages": [{"role": "user", "content": prompt}], "temperature": 0})
+    said = server.run("curl", "-fsS", f"{BASE}{path}/chat/completions", "-d", body).stdout
+    return str(json.loads(said)["choices"][0]["message"]["content"])

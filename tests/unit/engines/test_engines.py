@@ -1,6 +1,5 @@
 """Each engine: what it refuses, what it takes, and with which words it is started."""
 
-import sys
 from dataclasses import replace
 
 import pytest
@@ -117,9 +116,9 @@ def test_the_words_that_start_the_dummy() -> None:
 def test_a_program_is_named_by_its_digest() -> None:
     artifact = replace(row("llama-cpp").artifacts[0], digest="0123456789abcdef" + "f" * 48)
     release = replace(row("llama-cpp"), artifacts=(artifact,))
-    assert llama_cpp.program(release, "/s") == "/s/engines/llama-cpp-0123456789abcdef/bin/llama-server"
-    assert llama_cpp_python.program(release, "/s") == "/s/engines/llama-cpp-python-0123456789abcdef/bin/python"
-    assert dummy.program(row("dummy"), "/s") == sys.executable
+    assert llama_cpp.program(release, "/s", "/py") == "/s/engines/llama-cpp-0123456789abcdef/bin/llama-server"
+    assert llama_cpp_python.program(release, "/s", "/py") == "/s/engines/llama-cpp-python-0123456789abcdef/bin/python"
+    assert dummy.program(row("dummy"), "/s") == "/py"
 
 
 @pytest.mark.parametrize("name", ["dummy", "llama-cpp", "llama-cpp-python"])
