@@ -118,7 +118,7 @@ def test_a_program_is_named_by_its_digest() -> None:
     release = replace(row("llama-cpp"), artifacts=(artifact,))
     assert llama_cpp.program(release, "/s", "/py") == "/s/engines/llama-cpp-0123456789abcdef/bin/llama-server"
     assert llama_cpp_python.program(release, "/s", "/py") == "/s/engines/llama-cpp-python-0123456789abcdef/bin/python"
-    assert dummy.program(row("dummy"), "/s") == "/py"
+    assert dummy.program(row("dummy"), "/s", "/py") == "/py"
 
 
 @pytest.mark.parametrize("name", ["dummy", "llama-cpp", "llama-cpp-python"])
