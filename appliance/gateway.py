@@ -58,6 +58,8 @@ def check(deployment: Deployment, generation: str) -> tuple[Command, ...]:
             env=(("LD_LIBRARY_PATH", gateway.library_path),),
             user=deployment.gateway_user,
             group=deployment.group,
+            # It opens the log too, and another user's pipe it may not.
+            stdout="/dev/null",
             timeout=30,
         ),
     )

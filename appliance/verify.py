@@ -54,7 +54,7 @@ def wait(deployment: Deployment, machine: Machine) -> None:
         response = call(address(deployment), "/health", timeout=5)
         models = (response.json() or {}).get("models", {}) if response.status == 200 else {}
         waiting = [service for service in deployment.services if models.get(service.model) != "up"]
-        if response.status == 200 and not waiting:
+        if response.status == 200 and not waiting and not _restarting(deployment, machine):
             return
         waited = time.monotonic() - began
         failed = [state for state in states(deployment, machine) if state.state == "failed"] if waited > 1 else []
@@ -100,6 +100,11 @@ def states(deployment: Deployment, machine: Machine) -> tuple[ServiceState, ...]
     if isinstance(question, Command):
         return module.read_status(deployment, machine.run(question))
     return module.read_status(deployment, _post(question))
+
+
+def _restarting(deployment: Deployment, machine: Machine) -> bool:
+    """Tell whether the gateway's knowledge may be a second old: a service is between its end and its start."""
+    return any(state.state in ("starting", "stopped") and not state.detail for state in states(deployment, machine))
 
 
 def _post(question: Call) -> Completed:

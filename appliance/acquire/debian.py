@@ -24,17 +24,21 @@ def gateway(artifact: Artifact, deployment: Deployment, machine: Machine, source
         return
     refuse_offline(source, "nginx")
     progress.step("gateway", "nginx and its Lua module, from this distribution's packages")
-    archives = fetch(tuple(artifact.ref.split()), Path(deployment.layout.cache), machine)
+    unpack_programs(tuple(artifact.ref.split()), target, Path(deployment.layout.cache), machine)
+    done = machine.run(
+        Command(argv=(deployment.gateway.program, "-v"), env=(("LD_LIBRARY_PATH", deployment.gateway.library_path),))
+    )
+    if done.code:
+        shutil.rmtree(target)
+        raise ArtifactError(f"the unpacked nginx does not start: {done.stderr.strip()}")
+
+
+def unpack_programs(packages: tuple[str, ...], target: Path, cache: Path, machine: Machine) -> None:
+    """Make a directory of packages and all that they depend on, less the C library; it shows when it is whole."""
+    archives = fetch(packages, cache, machine)
     chosen = [path for path in archives if path.name.partition("_")[0] not in SYSTEM]
     draft = target.with_name(f".{target.name}.new")
     unpack(chosen, draft, machine)
-    probe = Command(
-        argv=(f"{draft}/usr/sbin/nginx", "-v"),
-        env=(("LD_LIBRARY_PATH", deployment.gateway.library_path.replace(str(target), str(draft))),),
-    )
-    done = machine.run(probe)
-    if done.code:
-        raise ArtifactError(f"the unpacked nginx does not start: {done.stderr.strip()}")
     draft.rename(target)
     sync(target.parent)
     shutil.rmtree(archives[0].parents[1], ignore_errors=True)
@@ -47,9 +51,10 @@ def fetch(packages: tuple[str, ...], cache: Path, machine: Machine) -> list[Path
     """
     if not machine.which("apt-get") or not machine.which("dpkg-deb"):
         raise ArtifactError("no apt-get here: nginx is taken from Debian's or Ubuntu's packages")
-    home = cache / "debs" / packages[0]
-    # Always from an empty directory: apt does not check again what lies there already.
-    shutil.rmtree(home, ignore_errors=True)
+    # Always an empty directory, for apt does not check again what lies there already; and one of this run's own,
+    # for the apt of a run that was killed may still be at work in the last one.
+    shutil.rmtree(cache / "debs", ignore_errors=True)
+    home = cache / "debs" / f"{packages[0]}-{os.getpid()}"
     for part in ("state/lists/partial", "archives/partial"):
         (home / part).mkdir(parents=True, exist_ok=True)
     (home / "state" / "status").touch()

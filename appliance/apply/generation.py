@@ -70,6 +70,15 @@ class Generations:
         """Write a generation whole; it shows under its number only when every byte is there."""
         draft = self._home / f".{number}.new"
         shutil.rmtree(draft, ignore_errors=True)
+        try:
+            self._draft(draft, changes)
+        except OSError:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+        draft.rename(self.path(number))
+        sync(self._home)
+
+    def _draft(self, draft: Path, changes: Changeset) -> None:
         for file in changes.files:
             path = draft / ("root" + file.path if file.path.startswith("/") else file.path)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,8 +90,6 @@ class Generations:
                 os.fsync(descriptor)
                 os.close(descriptor)
             sync(Path(directory))
-        draft.rename(self.path(number))
-        sync(self._home)
 
     def flip(self, number: int) -> None:
         """Put a generation in force with one rename."""

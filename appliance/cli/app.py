@@ -42,7 +42,8 @@ def main(
 def run() -> int:
     """Run the command line and return the exit code; every error leaves through here."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup means it
+            signal.signal(number, _interrupt)
     try:
         result = app(standalone_mode=False)
         return int(result) if isinstance(result, int) else ExitCode.OK

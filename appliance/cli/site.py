@@ -81,9 +81,12 @@ def finish(result: Result, *, as_json: bool) -> int:
     """Print a Result on stdout and return the exit code."""
     try:
         print(result.envelope() if as_json else result.text, flush=True)  # noqa: T201 - the one place for stdout
-    except BrokenPipeError:
-        # Whoever read our output went away; what was done is done all the same.
+    except OSError as error:
+        # Nothing is to be said a second time, at our own end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output went away; what was done is done all the same.
+        if not isinstance(error, BrokenPipeError):
+            raise
     return int(result.exit_code)
 
 

@@ -49,6 +49,8 @@ class Converged:
 
 
 Edit = Callable[[ApplianceSpec], ApplianceSpec]
+LARGEST = codec.MAX_BYTES + 1
+"""Bytes that are read of an operator's file: one too many, so that a longer one is refused and never cut."""
 
 
 def read_spec(site: Site) -> tuple[ApplianceSpec, dict[str, bytes]]:
@@ -56,7 +58,7 @@ def read_spec(site: Site) -> tuple[ApplianceSpec, dict[str, bytes]]:
     etc = site.layout.etc
     names = [f"models.d/{name}" for name in site.machine.names(f"{etc}/models.d") if name.endswith(".yaml")]
     paths = [f"{etc}/{name}" for name in ("appliance.yaml", *names) if not name.rpartition("/")[2].startswith(".")]
-    files = {path: content for path in paths if (content := site.machine.read(path)) is not None}
+    files = {path: content for path in paths if (content := site.machine.read(path, LARGEST)) is not None}
     return (specfile.load(files, site.layout) if files else ApplianceSpec()), files
 
 
@@ -185,7 +187,8 @@ def _preflight(site: Site, deployment: Deployment) -> None:
     """Refuse what would fail later, with the numbers. Raises HostError."""
     spec = deployment.spec
     record = site.generations.record()
-    ours = record is not None and (record.deployment.spec.host, record.deployment.spec.port) == (spec.host, spec.port)
+    # By the port alone: 127.0.0.1 and 0.0.0.0 are in each other's way, and our own gateway makes room.
+    ours = record is not None and record.deployment.spec.port == spec.port
     if spec.port < 1024 and os.geteuid() != 0:
         raise HostError(f"port {spec.port} needs root", hint="choose one above 1023, for example 8080")
     if not port_is_free(spec.host, spec.port) and not (ours and _gateway_runs(site)):

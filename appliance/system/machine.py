@@ -139,6 +139,15 @@ class RealMachine:
         path = Path(file.path)
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.new")
+        try:
+            self._write(draft, file)
+            draft.replace(path)
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
+        sync(path.parent)
+
+    def _write(self, draft: Path, file: File) -> None:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(file.content)
@@ -147,8 +156,6 @@ class RealMachine:
                 os.fchown(stream.fileno(), -1, grp.getgrnam(file.group).gr_gid)
             stream.flush()
             os.fsync(stream.fileno())
-        draft.replace(path)
-        sync(path.parent)
 
     def link(self, target: str, path: str) -> None:
         """Make `path` a symbolic link to `target` with one rename."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import platform
@@ -25,15 +26,14 @@ from typing import IO, Any
 import httpx
 import jinja2
 
+from appliance.acquire import debian
+from appliance.catalog import catalog
 from appliance.render import quoting
+from appliance.system.machine import RealMachine
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TEMPLATES = REPOSITORY / "templates" / "nginx"
 CACHE = Path(os.environ.get("GATEWAY_CACHE", "/var/tmp/llm-appliance-gateway"))
-PACKAGES = (
-    "nginx libnginx-mod-http-ndk libnginx-mod-http-lua lua-resty-core lua-resty-lrucache lua-cjson libluajit2-5.1-2 "
-    "libpcre3 libpcre2-8-0 libssl3 zlib1g libcrypt1"
-).split()
 NOBODY = 65534
 
 Json = dict[str, Any]
@@ -42,28 +42,17 @@ Routes = dict[str, Json]
 
 def nginx_root() -> tuple[str, str, str, str]:
     """Return nginx's program, the directory its packages are unpacked in, LD_LIBRARY_PATH, and the library triplet."""
+    packages = catalog().gateway_packages
     triplet = f"{platform.machine()}-linux-gnu"
-    root = CACHE / "root"
+    key = hashlib.sha256(" ".join((platform.freedesktop_os_release()["PRETTY_NAME"], *packages)).encode()).hexdigest()
+    root = CACHE / f"root-{key[:12]}"
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not root.exists():
-            _unpack(root)
+            debian.unpack_programs(packages, root, CACHE, RealMachine())
     libraries = ":".join(str(root / part / triplet) for part in ("usr/lib", "lib"))
     return str(root / "usr/sbin/nginx"), str(root), libraries, triplet
-
-
-def _unpack(root: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=CACHE) as name:
-        work = Path(name)
-        for part in ("lists/partial", "archives/partial", "debs", "root"):
-            (work / part).mkdir(parents=True)
-        private = [f"-oDir::State::Lists={work}/lists", f"-oDir::Cache={work}", "-oAPT::Sandbox::User=root", "-q"]
-        for words in (["update"], ["download", *PACKAGES]):
-            subprocess.run(["apt-get", *private, *words], cwd=work / "debs", check=True, capture_output=True)
-        for package in (work / "debs").glob("*.deb"):
-            subprocess.run(["dpkg-deb", "-x", package, work / "root"], check=True)
-        (work / "root").rename(root)
 
 
 def missing_ability() -> str | None:

@@ -31,17 +31,13 @@ BUILDING = ("appliance/acquire/build.py", "appliance/catalog/engines.yaml")
 
 
 def put_checkout(server: Server, target: str = CHECKOUT) -> None:
-    """Copy what git knows of the project, as a `git clone` would bring it."""
-    listing = subprocess.run(
-        ("git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *SHIPPED),
-        check=True, capture_output=True, timeout=60,
-    ).stdout.decode()  # fmt: skip
+    """Copy the project there, as a clone or a release archive would bring it."""
     with tempfile.TemporaryDirectory() as directory:
-        for name in filter(None, listing.split("\0")):
-            if (ROOT / name).is_file():
-                copy = Path(directory, name)
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, copy)
+        for name in SHIPPED:
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, Path(directory, name), ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy2(ROOT / name, Path(directory, name))
         server.put(Path(directory), target)
 
 

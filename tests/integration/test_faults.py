@@ -74,6 +74,23 @@ def bare(lab: Lab, quickstart: Quickstart) -> Iterator[str]:
     remove_image(image)
 
 
+@contextmanager
+def booted(lab: Lab, quickstart: Quickstart, name: str, *, network: bool = True) -> Iterator[Server]:
+    """A server on which the appliance is installed, and nothing is left to be changed."""
+    assert quickstart.code == 0, quickstart.output
+    with lab.boot(name, network=network, image=quickstart.image) as server:
+        # A saved image keeps whole seconds only, so the weights look as if they had been touched.
+        server.run(*INSTALL, "--offline", timeout=120)
+        yield server
+
+
+@pytest.fixture
+def appliance(lab: Lab, quickstart: Quickstart) -> Iterator[Server]:
+    """Such a server, for one test."""
+    with booted(lab, quickstart, "appliance") as server:
+        yield server
+
+
 @pytest.fixture
 def empty(lab: Lab, bare: str) -> Iterator[Server]:
     """A server with the program and nothing installed."""
@@ -353,7 +370,7 @@ def test_what_cannot_be_read_is_refused_by_name_and_nothing_is_changed(
 @pytest.fixture(scope="module")
 def broken_one(lab: Lab, quickstart: Quickstart) -> Iterator[Server]:
     """One server for all the files that are broken, and mended, in turn."""
-    with product.installed(lab, quickstart.image, "broken") as server:
+    with booted(lab, quickstart, "broken") as server:
         yield server
 
 
@@ -509,7 +526,7 @@ def test_without_network_and_python_the_installer_says_so_at_once_and_leaves_not
 
 
 def test_without_network_what_is_cached_is_enough(lab: Lab, quickstart: Quickstart, bare: str) -> None:
-    with lab.boot("island", network=False, image=quickstart.image) as server:
+    with booted(lab, quickstart, "island", network=False) as server:
         answers(server)
         began = time.monotonic()
         assert "changed=0" in server.run(*INSTALL, "--offline", timeout=30).stdout
