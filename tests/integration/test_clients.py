@@ -135,9 +135,7 @@ def test_openai_is_told_the_usage(client: openai.OpenAI) -> None:
 
 def test_openai_stops_at_the_limit(client: openai.OpenAI) -> None:
     endless = SMOKE["endless"]
-    done = client.chat.completions.create(
-        model="smoke", messages=say(endless["prompt"]), temperature=0, max_tokens=50
-    )
+    done = client.chat.completions.create(model="smoke", messages=say(endless["prompt"]), temperature=0, max_tokens=50)
     assert done.choices[0].finish_reason == "length"
     assert (done.choices[0].message.content or "").startswith(endless["answer_starts"])
 

@@ -192,7 +192,7 @@ def test_it_stops_starts_and_tells_what_it_does(alices: Server) -> None:
 @pytest.mark.parametrize("words", ["llama-server", "nginx: master", "supervisord -c"])
 def test_what_is_killed_comes_back_or_says_that_it_is_gone(alices: Server, words: str) -> None:
     victim = one(alices, words)
-    alices.run("kill", "-9", str(victim.pid))
+    alices.sh(f"kill -9 {victim.pid}")
     if "supervisord" in words:
         # Nobody watches over the watcher; the next command starts it again.
         assert "changed=0" in mine(alices, "install")
@@ -250,7 +250,7 @@ def test_without_systemd_root_gets_supervisord_and_services_without_root(lab: La
         first = pids(server, "llm-appliance")
         assert "changed=0" in server.run("llm-appliance", "install").stdout
         assert pids(server, "llm-appliance") == first
-        server.run("kill", "-9", str(one(server, "llama-server").pid))
+        server.sh(f"kill -9 {one(server, "llama-server").pid}")
         deadline = time.monotonic() + 15
         while time.monotonic() < deadline and ask(server, "smoke") != "200":
             time.sleep(0.1)
