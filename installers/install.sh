@@ -68,9 +68,9 @@ make_environment() { # DIRECTORY
     rm -rf "$1"
     "$python" -m venv --without-pip "$1" || fail 4 "$python cannot make environments" "apt-get install python3-venv"
     fetch_lists python3-pip-whl
-    (cd "$work" && private_apt download python3-pip-whl python3-setuptools-whl >"$work/apt.log" 2>&1) ||
+    (cd "$work" && private_apt download python3-pip-whl >"$work/apt.log" 2>&1) ||
         fail 5 "pip cannot be fetched: $(grep -E '^[EW]:' "$work/apt.log" | tail -n 1)"
-    for package in "$work"/python3-*-whl_*.deb; do dpkg-deb -x "$package" "$work/pip"; done
+    dpkg-deb -x "$work"/python3-pip-whl_*.deb "$work/pip"
     wheel=$(find "$work/pip" -name 'pip-*.whl' | head -n 1)
     "$1/bin/python" "$wheel/pip" install --quiet --no-index --no-deps "$wheel" || fail 5 "pip cannot be set up from $wheel"
 }
@@ -97,7 +97,7 @@ install_appliance() {
     $pip install --quiet --no-index --no-deps --no-build-isolation "$work/source" || fail 1 "llm-appliance cannot be built"
     printf '%s\n' "$prefix" >"$home/.venv.new/llm-appliance-prefix"
     # Moved into place whole; the programs in it carry the place's name.
-    find "$home/.venv.new/bin" -type f -exec sed -i "1s|$home/.venv.new/|$home/venv/|" {} +
+    find "$home/.venv.new/bin" -type f -size -100k -exec sed -i "1s|$home/.venv.new/|$home/venv/|" {} +
     rm -rf "$home/.venv.old"
     [ ! -d "$home/venv" ] || mv "$home/venv" "$home/.venv.old"
     mv "$home/.venv.new" "$home/venv"

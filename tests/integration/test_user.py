@@ -250,7 +250,7 @@ def test_without_systemd_root_gets_supervisord_and_services_without_root(lab: La
         first = pids(server, "llm-appliance")
         assert "changed=0" in server.run("llm-appliance", "install").stdout
         assert pids(server, "llm-appliance") == first
-        server.sh(f"kill -9 {one(server, "llama-server").pid}")
+        server.sh(f"kill -9 {one(server, 'llama-server').pid}")
         deadline = time.monotonic() + 15
         while time.monotonic() < deadline and ask(server, "smoke") != "200":
             time.sleep(0.1)
