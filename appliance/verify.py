@@ -1,5 +1,6 @@
 """Waits until every replica is healthy, then asks each model for one real completion through the gateway."""
 
+import shlex
 import time
 from dataclasses import dataclass
 
@@ -70,9 +71,10 @@ def wait(deployment: Deployment, machine: Machine) -> None:
         time.sleep(PAUSE if waited < 5 else 0.5)
 
 
-def completion(deployment: Deployment, model: str, *, timeout: float = 300) -> Check:
+def completion(deployment: Deployment, model: str, machine: Machine, *, timeout: float = 300) -> Check:
     """Ask one model through the gateway. Raises UnhealthyError when the answer is none, or not the known one."""
     source = next(item.source for item in deployment.models if item.name == model)
+    service = next(item.name for item in deployment.services if item.model == model)
     known = _smoke() if source == SMOKE else None
     prompt = known.prompt if known else "Say hello."
     payload = {
@@ -87,9 +89,10 @@ def completion(deployment: Deployment, model: str, *, timeout: float = 300) -> C
     try:
         text = str(response.json()["choices"][0]["message"]["content"] or "")
     except (TypeError, KeyError, IndexError):
-        raise UnhealthyError(f"{model} gives no completion: {_say(response)}") from None
+        raise _unhealthy(service, f"gives no completion: {_say(response)}", deployment, machine) from None
     if known and text.strip() != known.answer:
-        raise UnhealthyError(f"{model} answers {text.strip()!r} where {known.answer!r} is known to be right")
+        why = f"answers {text.strip()!r} where {known.answer!r} is known to be right"
+        raise _unhealthy(service, why, deployment, machine)
     return Check(model=model, answer=text, seconds=round(seconds, 3), exact=known is not None)
 
 
@@ -126,7 +129,8 @@ def _unhealthy(service: str, why: str, deployment: Deployment, machine: Machine)
     lines = [line for line in done.stdout.splitlines() if line.strip()][-LOG_LINES:]
     return UnhealthyError(
         f"{service} {why}\n" + "\n".join(f"  | {line}" for line in lines),
-        hint=f"llm-appliance logs {'' if service == 'gateway' else service.partition('_')[0]}".strip(),
+        # Not `llm-appliance logs`: it does not know a model any more that was taken back.
+        hint=shlex.join(module.logs(deployment, service, follow=False, lines=100).argv),
     )
 
 

@@ -106,9 +106,16 @@ install_appliance() {
     ln -sfn "$home/venv/bin/llm-appliance" "$bin/llm-appliance"
 }
 
+# What a run that ends early leaves behind: nothing, unless something is installed here.
+clean_up() {
+    rm -rf "$work" "$home/.venv.new"
+    [ -z "$made" ] || [ -d "$home/venv" ] || { rm -f "$home/.install.lock"; rmdir "$home" 2>/dev/null || :; }
+}
+
 main() {
     prefix=/
     offline=
+    made=
     source=$(cd "$(dirname "$0")/.." && pwd)
     count=$#
     while [ "$count" -gt 0 ]; do
@@ -130,18 +137,20 @@ main() {
         [ -n "$root" ] || fail 4 "only root can install system-wide" "sudo $0, or $0 --prefix DIR"
         home=/opt/llm-appliance bin=/usr/local/bin
     else
+        [ -d "$prefix" ] || made=1
         mkdir -p "$prefix" || fail 4 "$prefix cannot be made"
         prefix=$(cd "$prefix" && pwd)
         home=$prefix bin=$prefix/bin
     fi
     umask 022
+    [ -d "$home" ] || made=1
     mkdir -p "$home" || fail 4 "$home cannot be made"
     exec 9>"$home/.install.lock"
     if command -v flock >/dev/null 2>&1; then
         flock -n 9 || fail 8 "another install.sh is at work in $home" "wait for it, then try again"
     fi
     work=$(mktemp -d "$home/.install.XXXXXX")
-    trap 'rm -rf "$work"' EXIT
+    trap clean_up EXIT
     trap 'exit 130' HUP INT TERM
     python=$(find_python) || { install_python; python=$(find_python) || fail 4 "the distribution's Python is older than 3.11"; }
     install_appliance

@@ -1,11 +1,12 @@
 """Makes what a deployment needs present, digest-checked: engines, the gateway's packages, model weights."""
 
+import shutil
 from pathlib import Path
 
 from appliance.acquire import build, debian, store, toolchain, wheels
 from appliance.acquire.source import Source
 from appliance.domain.deployment import Artifact, Deployment
-from appliance.errors import ArtifactError
+from appliance.errors import ApplianceError, ArtifactError
 from appliance.report import Progress
 from appliance.system.machine import Machine
 
@@ -19,10 +20,21 @@ def acquire(deployment: Deployment, machine: Machine, source: Source, progress: 
         maker = MAKERS.get(artifact.kind)
         if maker is None:
             raise ArtifactError(f"{artifact.name}: artifacts of kind {artifact.kind!r} are not known")
-        maker(artifact, deployment, machine, source, progress)
+        try:
+            maker(artifact, deployment, machine, source, progress)
+        except (OSError, ApplianceError):
+            _discard_drafts(Path(deployment.layout.state))
+            raise
     toolchain.discard(Path(deployment.layout.cache))
     for model in deployment.models:
         store.add(model, deployment.layout.state, progress, group=deployment.group)
+
+
+def _discard_drafts(state: Path) -> None:
+    """Remove what was being made: on a full disk it is in the way of everything else."""
+    for part in ("engines", "gateway"):
+        for draft in state.glob(f"{part}/.*.new"):
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 def missing(deployment: Deployment) -> tuple[int, int]:

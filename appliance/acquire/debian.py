@@ -8,7 +8,7 @@ from typing import Final
 from appliance.acquire.source import Source, refuse_offline
 from appliance.domain.changes import Command
 from appliance.domain.deployment import Artifact, Deployment
-from appliance.errors import ArtifactError
+from appliance.errors import ApplianceError, ArtifactError
 from appliance.report import Progress
 from appliance.system.machine import Machine, sync
 
@@ -59,9 +59,13 @@ def fetch(packages: tuple[str, ...], cache: Path, machine: Machine) -> list[Path
         (home / part).mkdir(parents=True, exist_ok=True)
     (home / "state" / "status").touch()
     options = _options(home)
-    _apt(machine, ("apt-get", *options, "update"))
     wanted = ("install", "--download-only", "--yes", "--no-install-recommends", "--", *packages)
-    _apt(machine, ("apt-get", *options, *wanted))
+    try:
+        _apt(machine, ("apt-get", *options, "update"))
+        _apt(machine, ("apt-get", *options, *wanted))
+    except ApplianceError:
+        shutil.rmtree(home.parent, ignore_errors=True)
+        raise
     return sorted((home / "archives").glob("*.deb"))
 
 

@@ -8,6 +8,7 @@ from appliance.acquire import toolchain
 from appliance.acquire.build import KERNELS, OPTIONS, STEP
 from appliance.acquire.source import Source, refuse_offline
 from appliance.catalog import DIRECTORY
+from appliance.domain.changes import Command
 from appliance.domain.deployment import Artifact, Deployment
 from appliance.errors import ArtifactError
 from appliance.report import Bar, Progress, work
@@ -49,6 +50,8 @@ def environment(
             f"{artifact.ref} cannot be installed:\n" + _reason(done.stdout + done.stderr),
             hint="check the network; behind a mirror set index-url in /etc/pip.conf",
         )
+    # Leaves what was built here; all else can be had again, and a build's sources are large.
+    machine.run(Command(argv=(toolchain.uv(), "cache", "prune", "--ci", "--quiet"), env=extra[-1:], timeout=300))
     draft.rename(target)
     sync(target.parent)
 

@@ -44,6 +44,7 @@ def run() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup means it
             signal.signal(number, _interrupt)
+    os.umask(0o022)  # what we write is read by the services' users, whatever the person's own files are like
     try:
         result = app(standalone_mode=False)
         return int(result) if isinstance(result, int) else ExitCode.OK
@@ -58,6 +59,8 @@ def run() -> int:
         if usage is not None:
             return _usage(error, usage())
         return _bug(error)
+    finally:
+        site.let_go()
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

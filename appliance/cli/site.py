@@ -81,12 +81,9 @@ def finish(result: Result, *, as_json: bool) -> int:
     """Print a Result on stdout and return the exit code."""
     try:
         print(result.envelope() if as_json else result.text, flush=True)  # noqa: T201 - the one place for stdout
-    except OSError as error:
-        # Nothing is to be said a second time, at our own end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
         # Whoever read our output went away; what was done is done all the same.
-        if not isinstance(error, BrokenPipeError):
-            raise
+        let_go()
     return int(result.exit_code)
 
 
@@ -106,6 +103,16 @@ def say(text: str) -> None:
     with suppress(OSError, ValueError):
         if sys.stderr:
             print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def let_go() -> None:
+    """Drop what a stream that went away did not take: Python tries once more at its end, and changes the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream:
+                stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def trace_directory() -> str:

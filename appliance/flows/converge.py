@@ -68,6 +68,8 @@ def planned(site: Site, edit: Edit, host: Host | None = None) -> Planned:
     spec = specfile.check(edit(spec))
     record = site.generations.record()
     host = host or detect(site.machine, state=site.layout.state)
+    if site.layout.prefix == "/":
+        host = replace(host, root=True)  # it will be root who puts it in force, whoever asks
     models = tuple(model_files.resolve(item, record, site.progress) for item in spec.models)
     _refuse_dead_links(models, site)
     deployment = decide(spec, models, host, site.layout, catalog(), python=sys.executable)
@@ -166,7 +168,7 @@ def _bring_about(site: Site, changes: Changeset, source: Source) -> Converged:
 
     def healthy() -> None:
         verify.wait(deployment, site.machine)
-        checks.extend(verify.completion(deployment, item.name) for item in deployment.models)
+        checks.extend(verify.completion(deployment, item.name, site.machine) for item in deployment.models)
 
     report = apply(changes, site.generations, site.machine, site.progress, healthy)
     return Converged(deployment=deployment, report=report, checks=tuple(checks))

@@ -20,7 +20,8 @@ def states(site: Site, record: Record) -> tuple[ServiceState, ...]:
 def check(site: Site, record: Record) -> tuple[verify.Check, ...]:
     """Wait until all is up, then ask each model once."""
     verify.wait(record.deployment, site.machine)
-    return tuple(verify.completion(record.deployment, item.name) for item in record.deployment.models)
+    deployment = record.deployment
+    return tuple(verify.completion(deployment, item.name, site.machine) for item in deployment.models)
 
 
 def control(site: Site, verb: str, model: str) -> Record:

@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from appliance.errors import LockedError
@@ -24,7 +24,8 @@ def lock(path: Path, command: str) -> Iterator[None]:
             raise LockedError(_holder(os.read(descriptor, 4096)), hint="wait for it, then try again") from None
         details = {"user": user_name(), "pid": os.getpid(), "since": time.time(), "command": command}
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(details).encode(), 0)
+        with suppress(OSError):  # a full disk must not forbid to stop and to uninstall
+            os.pwrite(descriptor, json.dumps(details).encode(), 0)
         yield
         os.ftruncate(descriptor, 0)
     finally:

@@ -67,26 +67,15 @@ def keep_build(server: Server) -> None:
         shutil.rmtree(old)
     draft = kept.with_suffix(".new")
     draft.mkdir()
-    _fetch(server, draft, "built", "sources")
-    draft.rename(kept)
-
-
-def keep_wheels(server: Server) -> None:
-    """Keep the wheels that a server built beside the engine that an earlier one did."""
-    kept = build_cache()
-    if kept.is_dir() and not (kept / "uv").exists():
-        _fetch(server, kept, "uv")
-
-
-def _fetch(server: Server, target: Path, *names: str) -> None:
     with tempfile.TemporaryFile() as stream:
         subprocess.run(
-            ("docker", "exec", server.container, "tar", "-C", CACHE, "-cf", "-", *names),
+            ("docker", "exec", server.container, "tar", "-C", CACHE, "-cf", "-", "built", "sources"),
             check=True, stdout=stream, timeout=300,
         )  # fmt: skip
         stream.seek(0)
         with tarfile.open(fileobj=stream) as tar:
-            tar.extractall(target, filter="tar")
+            tar.extractall(draft, filter="data")
+    draft.rename(kept)
 
 
 def install(server: Server, *options: str) -> Process:

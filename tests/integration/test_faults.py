@@ -383,9 +383,7 @@ def test_who_is_not_root_is_told_what_to_type(appliance: Server) -> None:
     for word in (("status",), ("list",), ("plan",), ("--help",), ("verify",), ("detect",), ("logs",)):
         done = appliance.run("llm-appliance", *word, check=False, user="nobody")
         refused(done, 0)
-    done = appliance.run(product.INSTALL, check=False, user="nobody")
-    assert done.code in (4, 126), done  # /root is closed to others
-    appliance.run("cp", "-r", product.CHECKOUT, "/srv/checkout")
+    appliance.sh(f"cp -r {product.CHECKOUT} /srv/checkout && chmod -R a+rX /srv/checkout")
     done = appliance.run("/srv/checkout/installers/install.sh", check=False, user="nobody")
     refused(done, 4, "only root", "sudo", "--prefix")
     nothing_more(before, {path: state for path, state in appliance.files().items() if not path.startswith("/srv/")} | {
@@ -443,7 +441,7 @@ def test_a_disk_that_fills_while_installing_is_an_error_in_words_and_room_is_all
     assert "Traceback" not in process.output and "this is a bug" not in process.output, process.output
     assert "No space left" in process.output or "cannot" in process.output, process.output
     assert not empty.exists(f"{STATE}/current")
-    assert empty.sh(DRAFTS).stdout == ""
+    assert empty.sh(DRAFTS, check=False).stdout == ""
     empty.run("mount", "-o", "remount,size=4g,nr_inodes=100000", STATE)
     converges(empty, INSTALL, "smoke")
 
@@ -467,19 +465,19 @@ def small_disk(server: Server) -> None:
 def test_a_full_disk_stops_no_model_and_room_is_all_it_takes(appliance: Server) -> None:
     second(appliance)
     small_disk(appliance)
-    # Room for the weights; for the weights but no new generation; for none.
-    for leave in (3400000, 3200000, 1000000, 0):
+    # No room for the weights; for them but no new generation, so that they stay; for part of one; for nothing at all.
+    for leave in (1000000, 3200000, 20000, 0):
         fill(appliance, leave)
         with answering(appliance):
             done = appliance.run(*ADD, check=False, timeout=60)
-            refused(done, 4, "hint:" if leave <= 1000000 else "")
-            assert done.code == 4 and ("No space left" in done.stderr or "needed" in done.stderr), done
+            refused(done, 4, "hint:")
+            assert "No space left" in done.stderr or "needed" in done.stderr, done
             appliance.run("llm-appliance", "status")
             appliance.run("llm-appliance", "verify")
             assert "changed=0" in appliance.run(*INSTALL).stdout
         assert record(appliance)["confirmed"] is True
         appliance.run("rm", f"{STATE}/filler")
-        assert appliance.sh(DRAFTS).stdout == ""
+        assert appliance.sh(DRAFTS, check=False).stdout == ""
     converges(appliance, ADD, "second", "smoke")
     fill(appliance, 0)
     appliance.run("llm-appliance", "stop", timeout=60)
@@ -540,7 +538,7 @@ def test_without_network_what_is_cached_is_enough(lab: Lab, quickstart: Quicksta
         began = time.monotonic()
         refused(server.run(*INSTALL, check=False, timeout=120), 5, "cannot be fetched", "hint:")
         assert time.monotonic() - began < 20
-        nothing_more(before, server.files())
+        nothing_more(before, server.files(), "/var/cache/llm-appliance")
 
 
 def test_names_that_nobody_resolves_end_in_an_error_within_a_minute(empty: Server) -> None:
