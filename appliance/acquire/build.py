@@ -107,7 +107,7 @@ def _build(artifact: Artifact, cache: Path, built: Path, machine: Machine, sourc
     )  # fmt: skip
     environment = (("PATH", tools.path),)
     _run(Command(argv=configure, timeout=600, env=environment), machine, lambda _line: None)
-    make = (tools.cmake, "--build", str(directory), "--target", "llama-server")
+    make = (tools.ninja, "-C", str(directory), "llama-server")
     with work(progress, "building llama-server", 0, unit="files") as bar:
         _run(Command(argv=make, timeout=7200, env=environment), machine, Steps(bar))
     draft = built.with_name(".llama-server.new")

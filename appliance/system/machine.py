@@ -92,7 +92,10 @@ class RealMachine:
     ) -> tuple[int, str, str]:
         try:
             process = subprocess.Popen(
-                command.argv,
+                # A long piece of work ends with us, so that none goes on beside the run that takes it up again.
+                ("setpriv", "--pdeathsig", "KILL", *command.argv)
+                if on_line and shutil.which("setpriv")
+                else command.argv,
                 stdin=subprocess.PIPE if command.input else subprocess.DEVNULL,
                 stdout=sink or subprocess.PIPE,
                 stderr=subprocess.STDOUT if on_line else subprocess.PIPE,
