@@ -16,6 +16,8 @@ local PROBE = "GET %s HTTP/1.1\r\nHost: engine\r\nConnection: close\r\n\r\n"
 local RETRY_AFTER = 5 -- seconds
 local LONGEST_NAME = 100 -- bytes of a wrong name that we repeat or compare
 local LOADING = "Loading model" -- what llama.cpp's server says with its 503
+local MISSING = "no such file or directory" -- as nginx words it
+local ENOENT = 2
 local NGX_BUSY = -3 -- ngx.exit(502) in a balancer becomes a 500
 
 local M = {}
@@ -80,8 +82,20 @@ end
 
 ---------------------------------------------------------------------------------------------------- health
 
+-- A connect to a socket that is not there yet is a line in nginx's log, each time; a look is none.
+local function socket_exists(address)
+    local file, _, code = io.open(address:match("^unix:(.*)$") or "/")
+    if file then
+        file:close()
+    end
+    return code ~= ENOENT
+end
+
 -- Ask a replica how it is: the status code, or why there is none.
 local function ask(address, path)
+    if not socket_exists(address) then
+        return MISSING
+    end
     local socket = ngx.socket.tcp()
     socket:settimeouts(PROBE_TIMEOUT, PROBE_TIMEOUT, PROBE_TIMEOUT)
     local host, port = address:match("^(.*):(%d+)$")
@@ -111,7 +125,7 @@ end
 local function next_state(before, answer)
     if answer == "200" then
         return "up"
-    elseif answer == "503" or answer == "no such file or directory" then
+    elseif answer == "503" or answer == MISSING then
         return "starting"
     elseif answer == "timeout" then
         -- An engine under load may be too busy to say how it is.
