@@ -548,7 +548,8 @@ local function refuse_failed(name, status)
     end
     if status == 504 then
         return refuse(504, "model_timeout", "the model '" .. name .. "' did not answer in time")
-    elseif model and state_of(model) == "starting" then
+    elseif model and (state_of(model) == "starting" or not socket_exists(address)) then
+        -- A socket that is gone was taken away in good order: stopped, or on its way back.
         return refuse_starting(name)
     end
     ngx.header.retry_after = RETRY_AFTER
