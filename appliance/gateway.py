@@ -55,7 +55,7 @@ def check(deployment: Deployment, generation: str) -> tuple[Command, ...]:
     return (
         Command(
             argv=(gateway.program, "-e", "stderr", "-p", f"{generation}/{DIRECTORY}/", "-c", "nginx.conf", "-t"),
-            env=(("LD_LIBRARY_PATH", gateway.library_path),),
+            env=(("LD_LIBRARY_PATH", gateway.ld_library_path),),
             user=deployment.gateway_user,
             group=deployment.group,
             # It opens the log too, and another user's pipe it may not.

@@ -26,7 +26,7 @@ def gateway(artifact: Artifact, deployment: Deployment, machine: Machine, source
     progress.step("gateway", "nginx and its Lua module, from this distribution's packages")
     unpack_programs(tuple(artifact.ref.split()), target, Path(deployment.layout.cache), machine)
     done = machine.run(
-        Command(argv=(deployment.gateway.program, "-v"), env=(("LD_LIBRARY_PATH", deployment.gateway.library_path),))
+        Command(argv=(deployment.gateway.program, "-v"), env=(("LD_LIBRARY_PATH", deployment.gateway.ld_library_path),))
     )
     if done.code:
         shutil.rmtree(target)

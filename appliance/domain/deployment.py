@@ -124,7 +124,7 @@ class Gateway:
     """Absolute path of the nginx executable."""
     root: str
     """Directory its packages were unpacked in."""
-    library_path: str
+    ld_library_path: str
     """LD_LIBRARY_PATH for it."""
     triplet: str
     """Directory name of its architecture's libraries, `x86_64-linux-gnu`."""

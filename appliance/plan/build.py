@@ -135,7 +135,7 @@ def _gateway(spec: ApplianceSpec, services: list[Service], layout: Layout, host:
         port=spec.port,
         program=f"{root}/usr/sbin/nginx",
         root=root,
-        library_path=f"{root}/usr/lib/{triplet}:{root}/lib/{triplet}",
+        ld_library_path=f"{root}/usr/lib/{triplet}:{root}/lib/{triplet}",
         triplet=triplet,
         workers=min(host.cpus, 8),
         routes=tuple(

@@ -235,7 +235,7 @@ class Gateway:
         return f"http://127.0.0.1:{self.port}"
 
     def _configure(self, workers: int, changes: dict[str, str]) -> None:
-        self.program, self.root, self.library_path, triplet = nginx_root()
+        self.program, self.root, self.ld_library_path, triplet = nginx_root()
         environment = jinja2.Environment(
             loader=jinja2.FileSystemLoader(TEMPLATES),
             undefined=jinja2.StrictUndefined,
@@ -271,7 +271,7 @@ class Gateway:
             user = NOBODY
             for path in (self.directory, self.run):
                 os.chown(path, user, user)
-        environment = {"LD_LIBRARY_PATH": self.library_path, "PATH": "/usr/bin:/bin"}
+        environment = {"LD_LIBRARY_PATH": self.ld_library_path, "PATH": "/usr/bin:/bin"}
         words = self.argv("-g", "daemon off;")
         self.process = subprocess.Popen(words, env=environment, stderr=self.stderr, user=user, group=user)
         until(self._answers, what="the gateway's first answer")

@@ -1007,7 +1007,7 @@ def test_time_to_first_token_is_logged(shared: Gateway) -> None:
 
 
 def test_the_configuration_passes_nginx_own_check(shared: Gateway) -> None:
-    environment = {"LD_LIBRARY_PATH": shared.library_path}
+    environment = {"LD_LIBRARY_PATH": shared.ld_library_path}
     done = subprocess.run(shared.argv("-t"), env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "warn" not in done.stderr

@@ -70,4 +70,4 @@ def test_the_configuration_is_checked_where_it_was_written_as_who_will_run_it() 
     assert command.argv[-1] == "-t"
     assert command.argv[command.argv.index("-p") + 1] == "/g/7/nginx/"
     assert (command.user, command.group) == ("llm-gateway", "llm-appliance")
-    assert dict(command.env) == {"LD_LIBRARY_PATH": plan.gateway.library_path}
+    assert dict(command.env) == {"LD_LIBRARY_PATH": plan.gateway.ld_library_path}

@@ -137,7 +137,7 @@ def test_the_gateway_comes_from_its_own_packages() -> None:
     assert (gateway.host, gateway.port) == ("127.0.0.1", 9000)
     assert gateway.root == f"/var/lib/llm-appliance/gateway/{artifact.digest[:16]}"
     assert gateway.program == f"{gateway.root}/usr/sbin/nginx"
-    assert gateway.library_path.split(":")[0] == f"{gateway.root}/usr/lib/x86_64-linux-gnu"
+    assert gateway.ld_library_path.split(":")[0] == f"{gateway.root}/usr/lib/x86_64-linux-gnu"
 
 
 @pytest.mark.parametrize(("cpus", "workers"), [(1, 1), (4, 4), (64, 8)])
