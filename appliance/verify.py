@@ -54,12 +54,14 @@ def wait(deployment: Deployment, machine: Machine) -> None:
     while True:
         response = call(address(deployment), "/health", timeout=5)
         models = (response.json() or {}).get("models", {}) if response.status == 200 else {}
-        waiting = [service for service in deployment.services if models.get(service.model) != "up"]
-        if response.status == 200 and not waiting and not _restarting(deployment, machine):
-            return
+        waiting = [service.name for service in deployment.services if models.get(service.model) != "up"]
+        if response.status == 200 and not waiting:
+            waiting = _restarting(deployment, machine)
+            if not waiting:
+                return
         waited = time.monotonic() - began
         failed = [state for state in states(deployment, machine) if state.state == "failed"] if waited > 1 else []
-        late = [service.name for service in waiting if waited > limits[service.name]]
+        late = [name for name in waiting if waited > limits.get(name, GATEWAY_TIMEOUT)]
         if response.status != 200 and waited > GATEWAY_TIMEOUT:
             raise _unhealthy(
                 "gateway", f"does not answer on {address(deployment)}: {_say(response)}", deployment, machine
@@ -67,7 +69,7 @@ def wait(deployment: Deployment, machine: Machine) -> None:
         if failed:
             raise _unhealthy(failed[0].name, f"failed: {failed[0].detail}", deployment, machine)
         if late:
-            raise _unhealthy(late[0], f"not healthy after {limits[late[0]]} s", deployment, machine)
+            raise _unhealthy(late[0], f"not healthy after {waited:.0f} s", deployment, machine)
         time.sleep(PAUSE if waited < 5 else 0.5)
 
 
@@ -105,9 +107,10 @@ def states(deployment: Deployment, machine: Machine) -> tuple[ServiceState, ...]
     return module.read_status(deployment, _post(question))
 
 
-def _restarting(deployment: Deployment, machine: Machine) -> bool:
-    """Tell whether the gateway's knowledge may be a second old: a service is between its end and its start."""
-    return any(state.state in ("starting", "stopped") and not state.detail for state in states(deployment, machine))
+def _restarting(deployment: Deployment, machine: Machine) -> list[str]:
+    """Return the services between their end and their start: the gateway's knowledge may be a second old."""
+    between = ("starting", "stopped")
+    return [state.name for state in states(deployment, machine) if state.state in between and not state.detail]
 
 
 def _post(question: Call) -> Completed:
