@@ -342,8 +342,8 @@ class Gateway:
 
     def worker_pids(self) -> set[int]:
         assert self.process
-        listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(self.process.pid)], capture_output=True, check=False)
-        return {int(word) for word in listed.stdout.split()}
+        pid = self.process.pid
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
     def reload(self) -> None:
         """SIGHUP, and wait for new workers."""

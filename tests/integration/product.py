@@ -6,7 +6,6 @@ import hashlib
 import json
 import shutil
 import subprocess
-import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,14 +66,12 @@ def keep_build(server: Server) -> None:
         shutil.rmtree(old)
     draft = kept.with_suffix(".new")
     draft.mkdir()
+    # Not by `extractall`: the Python of a fresh Debian 12 knows no filter yet.
     with tempfile.TemporaryFile() as stream:
-        subprocess.run(
-            ("docker", "exec", server.container, "tar", "-C", CACHE, "-cf", "-", "built", "sources"),
-            check=True, stdout=stream, timeout=300,
-        )  # fmt: skip
+        packed = ("docker", "exec", server.container, "tar", "-C", CACHE, "-cf", "-", "built", "sources")
+        subprocess.run(packed, check=True, stdout=stream, timeout=300)
         stream.seek(0)
-        with tarfile.open(fileobj=stream) as tar:
-            tar.extractall(draft, filter="data")
+        subprocess.run(("tar", "-C", str(draft), "-xf", "-"), check=True, stdin=stream, timeout=300)
     draft.rename(kept)
 
 
