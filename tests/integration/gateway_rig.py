@@ -343,7 +343,7 @@ class Gateway:
     def worker_pids(self) -> set[int]:
         assert self.process
         pid = self.process.pid
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
 
     def reload(self) -> None:
         """SIGHUP, and wait for new workers."""
