@@ -1,11 +1,12 @@
 """status, start, stop, restart, logs."""
 
 import os
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from appliance.cli.site import Json, Prefix, finish, known_models, refuse_json_follow, site
+from appliance.cli.site import DryRun, Json, Prefix, finish, known_models, refuse_json_follow, site
 from appliance.errors import ExitCode
 from appliance.report import Result
 
@@ -38,19 +39,19 @@ def status(prefix: Prefix = "", as_json: Json = False) -> int:
     return _show_status(here, "status", installed(here), as_json=as_json)
 
 
-def start(model: Model = "", prefix: Prefix = "", as_json: Json = False) -> int:
+def start(model: Model = "", dry_run: DryRun = False, prefix: Prefix = "", as_json: Json = False) -> int:
     """Start one model or everything, and wait until it is healthy."""
-    return _control("start", model, prefix, as_json)
+    return _control("start", model, site(prefix, as_json=as_json), dry_run=dry_run, as_json=as_json)
 
 
-def stop(model: Model = "", prefix: Prefix = "", as_json: Json = False) -> int:
+def stop(model: Model = "", dry_run: DryRun = False, prefix: Prefix = "", as_json: Json = False) -> int:
     """Stop one model or everything."""
-    return _control("stop", model, prefix, as_json)
+    return _control("stop", model, site(prefix, as_json=as_json), dry_run=dry_run, as_json=as_json)
 
 
-def restart(model: Model = "", prefix: Prefix = "", as_json: Json = False) -> int:
+def restart(model: Model = "", dry_run: DryRun = False, prefix: Prefix = "", as_json: Json = False) -> int:
     """Restart one model or everything, and wait until it is healthy."""
-    return _control("restart", model, prefix, as_json)
+    return _control("restart", model, site(prefix, as_json=as_json), dry_run=dry_run, as_json=as_json)
 
 
 def logs(
@@ -79,11 +80,13 @@ def logs(
     return finish(Result(command="logs", data={"lines": text.splitlines()}, text=text), as_json=as_json)
 
 
-def _control(verb: str, model: str, prefix: str, as_json: bool) -> int:
+def _control(verb: str, model: str, here: "Site", *, dry_run: bool, as_json: bool) -> int:
     from appliance import verify
     from appliance.flows import operate
 
-    here = site(prefix, as_json=as_json)
+    if dry_run:
+        lines = [shlex.join(command.argv) for command in operate.commands(here, verb, model)]
+        return finish(Result(command=verb, data={"commands": lines}, text="\n".join(lines)), as_json=as_json)
     record = operate.control(here, verb, model)
     if verb != "stop" and not model:
         verify.wait(record.deployment, here.machine)

@@ -24,20 +24,26 @@ def check(site: Site, record: Record) -> tuple[verify.Check, ...]:
     return tuple(verify.completion(deployment, item.name, site.machine) for item in deployment.models)
 
 
-def control(site: Site, verb: str, model: str) -> Record:
-    """Start, stop or restart one model or, for "", everything."""
-    record = installed(site)
-    names = tuple(item.name for item in record.deployment.models)
+def commands(site: Site, verb: str, model: str) -> tuple[Command, ...]:
+    """Return what starts, stops or restarts one model or, for "", everything. Raises SpecError on an unknown one."""
+    deployment = installed(site).deployment
+    names = tuple(item.name for item in deployment.models)
     if model and model not in names:
         raise unknown_model(model, names)
-    module = runtime(record.deployment.runtime)
+    module = runtime(deployment.runtime)
+    return {"start": module.start, "stop": module.stop, "restart": module.restart}[verb](deployment, model)
+
+
+def control(site: Site, verb: str, model: str) -> Record:
+    """Start, stop or restart one model or, for "", everything."""
+    wanted = commands(site, verb, model)
+    record = installed(site)
     require_rights(site)
-    actions = {"start": module.start, "stop": module.stop, "restart": module.restart}
     with lock(Path(site.layout.state, "lock"), site.command):
         if verb != "stop":
             # Sockets' directories are gone after a reboot where /run is in memory.
             accounts.directories(record.deployment)
-        for command in actions[verb](record.deployment, model):
+        for command in wanted:
             done = site.machine.run(command)
             if done.code not in command.ok_codes:
                 raise HostError(f"{verb} failed: {(done.stderr or done.stdout).strip()}", hint="llm-appliance logs")

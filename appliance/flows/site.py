@@ -33,7 +33,7 @@ def installed(site: Site) -> Record:
     """Return the record. Raises HostError when nothing is installed."""
     record = site.generations.record()
     if record is None:
-        raise HostError("nothing is installed here", hint=f"{_sudo(site)}llm-appliance install")
+        raise HostError("nothing is installed here", hint=f"{_sudo(site)}llm-appliance install{_where(site)}")
     return record
 
 
@@ -56,3 +56,7 @@ def unknown_model(name: str, names: tuple[str, ...]) -> SpecError:
 
 def _sudo(site: Site) -> str:
     return "sudo " if site.layout.prefix == "/" and os.geteuid() != 0 else ""
+
+
+def _where(site: Site) -> str:
+    return "" if site.layout.prefix == "/" else f" --prefix {site.layout.prefix}"

@@ -143,6 +143,8 @@ def test_a_killed_engine_comes_back_and_meanwhile_the_gateway_says_so(shared: Se
 
 def test_one_model_can_be_stopped_started_and_restarted(shared: Server) -> None:
     gateway, engine = main_pid(shared, GATEWAY), main_pid(shared, MODEL)
+    assert f"systemctl stop {MODEL}" in appliance_command(shared, "stop", "smoke", "--dry-run").stdout
+    assert main_pid(shared, MODEL) == engine
     appliance_command(shared, "stop", "smoke")
     assert "llama-server" not in processes(shared)
     assert ask(shared, "smoke")[0] == 503
