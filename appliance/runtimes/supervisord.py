@@ -56,6 +56,8 @@ def activate(deployment: Deployment, changed: frozenset[str]) -> tuple[Command, 
         commands.append(_control(deployment, "update", timeout=120))
     if any(path.startswith("nginx/nginx.conf") or path.endswith(".lua") for path in changed):
         commands.append(_control(deployment, "signal", "HUP", "gateway", ok=(0, 1)))
+    # What somebody stopped by hand: bringing in line means that everything runs, as under systemd.
+    commands.append(_control(deployment, "start", "all", ok=(0, 7), timeout=120))
     return tuple(commands)
 
 

@@ -84,21 +84,21 @@ def test_without_root_no_user_is_named() -> None:
 
 
 def test_a_running_supervisord_takes_over_what_differs() -> None:
-    ensure, update = supervisord.activate(PLAN, frozenset({"supervisord.conf", "deployment.json"}))
+    ensure, *rest = supervisord.activate(PLAN, frozenset({"supervisord.conf", "deployment.json"}))
     assert ensure.argv[0] == PLAN.python
     assert CONF in ensure.argv
-    assert words((update,)) == [control("update")]
+    assert words(tuple(rest)) == [control("update"), control("start all")]
 
 
-def test_nothing_changed_restarts_nothing() -> None:
+def test_nothing_changed_restarts_nothing_and_starts_what_was_stopped_by_hand() -> None:
     for changed in ((), ("deployment.json",), ("nginx/gateway.json",)):
-        assert len(supervisord.activate(PLAN, frozenset(changed))) == 1
+        assert words(supervisord.activate(PLAN, frozenset(changed)))[1:] == [control("start all")]
 
 
 @pytest.mark.parametrize("path", ["nginx/nginx.conf", "nginx/gateway.lua", "nginx/scan.lua"])
 def test_the_gateway_rereads_its_configuration_without_a_restart(path: str) -> None:
-    _, signal = supervisord.activate(PLAN, frozenset({path}))
-    assert words((signal,)) == [control("signal HUP gateway")]
+    _, *rest = supervisord.activate(PLAN, frozenset({path}))
+    assert words(tuple(rest)) == [control("signal HUP gateway"), control("start all")]
 
 
 def test_start_stop_and_restart_reach_one_model_with_all_replicas_or_everything() -> None:
