@@ -33,28 +33,56 @@ class Artifact:
 
     name: str
     kind: str
-    """`build` (compiled here from a source package), `wheels` (Python environment), `debs` (unpacked packages)."""
+    """`build` (compiled here from a source package), `wheels` (Python environment), `debs` (unpacked packages),
+    `image` (for a runtime that runs containers)."""
     ref: str
-    """What to ask the registry for: `llama-cpp-python==0.3.36`, or package names."""
+    """What to ask the registry for: `llama-cpp-python==0.3.36`, an image's name and tag, or package names."""
     digest: str
     """SHA-256 (hex) of the source, or of the lock text, plus the recipe: names the directory it is built in."""
     source_sha256: str = ""
     """SHA-256 (hex) of the file that is downloaded; empty where apt's or pip's own hashes hold."""
+    indexes: tuple[str, ...] = ()
+    """Package indexes beside the configured one, first match wins: a CUDA build's torch is not in the general one."""
+    pins: tuple[str, ...] = ()
+    """Requirements that hold beside `ref`: the torch of the right CUDA, `torch==2.13.0+cu129`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """One engine release as the catalog lists it."""
+    """One engine release for one accelerator, as the catalog lists it."""
 
     engine: str
     version: str
     accelerator: str
-    """`cpu`, later `cuda12.9`, `rocm7`, …"""
+    """`cpu`, `cuda12.9`, `cuda13.0`, `rocm7.2`, `cann9.0`, `maca3.7`, `musa4.3`, `dtk26.04`, `xpu`: API and version."""
     arch: tuple[str, ...]
     """Machine names as `uname -m` prints them."""
     artifacts: tuple[Artifact, ...] = ()
+    """What it is made of; more than one kind = so many ways, and the runtime decides which."""
+    driver: str = ""
+    """Lowest driver version that runs its compiled code; "" = no driver is needed."""
+    capabilities: tuple[str, ...] = ()
+    """Compute capabilities (`8.9`), or compiler names of other vendors' GPUs (`gfx942`), that it has code for."""
+    portable: tuple[str, ...] = ()
+    """Compute capabilities of its PTX: a newer GPU runs it when the driver's CUDA is as new as the release's."""
+    glibc: str = ""
+    """Lowest C library that its binaries load with."""
+    python: tuple[str, str] = ("", "")
+    """Lowest Python, and the first that is too new; "" = no bound."""
+    torch: str = ""
+    """The torch that it was built against, `2.13.0+cu129`."""
     source: str = ""
     """Where the row's facts come from."""
+
+    @property
+    def api(self) -> str:
+        """Return `cuda` of `cuda12.9`."""
+        return self.accelerator.rstrip("0123456789.")
+
+    @property
+    def api_version(self) -> str:
+        """Return `12.9` of `cuda12.9`, "" of `cpu`."""
+        return self.accelerator[len(self.api) :]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +97,43 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What one replica takes of one device."""
+
+    device: str
+    """`ram`, or VENDOR:INDEX of a GPU, `nvidia:0`."""
+    items: tuple[tuple[str, int], ...]
+    """(name, bytes): weights, KV cache, activations …"""
+
+    @property
+    def total(self) -> int:
+        """Bytes of all items."""
+        return sum(amount for _, amount in self.items)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """How one replica is laid out: what a memory estimate depends on, and what the engine's flags say."""
+
+    context: int
+    """Tokens for each request."""
+    parallel: int
+    """Requests at the same time."""
+    kv_type: str = "auto"
+    """Type of the KV cache: `auto` is the weights' 16-bit type; `fp8`, or llama.cpp's `q8_0`, `q4_0`."""
+    dtype: str = "auto"
+    """Type that weights are computed in; `half` below compute capability 8.0."""
+    tensor_parallel: int = 1
+    """GPUs that share every layer."""
+    gpu_layers: int = 0
+    """Layers that lie on GPUs, for engines that leave the rest in RAM; the output counts as one more."""
+    memory_share: float = 0
+    """What vLLM and SGLang take of a GPU's total memory, LMDeploy of what is free after the weights; 0 = not said."""
+    batched_tokens: int = 0
+    """Prompt tokens computed at once; 0 = the engine's default."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
     """One running replica of one model."""
 
@@ -80,18 +145,26 @@ class Service:
     program: str
     """Absolute path of the executable."""
     weights: str
-    """Absolute path of the first weight file in the store; "" for an engine without weights."""
+    """Absolute path of the first weight file in the store, or of their directory; "" for an engine without weights."""
     socket: str
     """Absolute path of the unix socket that it listens on."""
-    context: int
-    """Tokens for each request."""
-    parallel: int
+    setting: Setting
     threads: int
-    memory: int
-    """Estimated bytes: weights, KV cache, compute buffers."""
     start_timeout: int
     """Seconds until it must be healthy."""
+    accelerator: str = "cpu"
+    gpus: tuple[str, ...] = ()
+    """What the vendor's visibility variable is given: uuids where there are some."""
+    vendor: str = ""
+    """Of those GPUs."""
+    loads: tuple[Load, ...] = ()
+    """What it will take of each device."""
     options: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def memory(self) -> int:
+        """Bytes on all devices."""
+        return sum(load.total for load in self.loads)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,10 @@ class ModelSpec:
     parallel: int | None = None
     """Requests served at the same time by one replica; None = the engine's default."""
     replicas: int = 1
+    gpus: tuple[int, ...] | int | None = None
+    """GPUs of one replica: how many, or which (indexes); None = as few as hold it; 0 = none, the CPU serves it."""
+    strict: bool = False
+    """Refuse rather than step down: what is asked for (or the default) is served as it is, or not at all."""
     options: tuple[tuple[str, str], ...] = ()
     """Extra engine flags as (name without dashes, value)."""
 

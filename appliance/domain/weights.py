@@ -20,6 +20,32 @@ class WeightFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Layers:
+    """Layers of one kind: what they keep of the tokens that were seen."""
+
+    kind: str
+    """`full` (keys and values of every token), `window` (of the last `window` tokens), `latent` (one compressed row
+    for each token, MLA), `recurrent` (a state of fixed size)."""
+    count: int
+    kv_heads: int = 0
+    key: int = 0
+    """Elements of one key head; of a latent row: latent and rotary part together."""
+    value: int = 0
+    """Elements of one value head; 0 for a latent row."""
+    window: int = 0
+    """Tokens."""
+    convolution: int = 0
+    """Elements of a recurrent layer's convolution state, for each sequence."""
+    state: int = 0
+    """Elements of its recurrent state, for each sequence."""
+
+    @property
+    def row(self) -> int:
+        """Elements kept for one token in one layer."""
+        return self.kv_heads * (self.key + self.value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
     """A model's files and what their headers say; 0 or "" where the header says nothing."""
 
@@ -39,6 +65,22 @@ class Weights:
     quantisation: str = ""
     """GGUF file type as a name (`F16`, `Q4_K_M`), or torch dtype (`bfloat16`)."""
     chat_template: bool = False
+    heads: int = 0
+    """Query heads: tensor parallelism divides them."""
+    hidden: int = 0
+    """Elements of one token's state between layers."""
+    feed_forward: int = 0
+    """Inner elements of one feed-forward block (of all experts that one token uses together)."""
+    vocabulary: int = 0
+    experts: int = 0
+    cache: tuple[Layers, ...] = ()
+    """All layers by what they keep; () where the header does not say, or for a model that keeps nothing."""
+    embedding: int = 0
+    """Bytes of the token embedding's tensors."""
+    output: int = 0
+    """Bytes of the output's tensor; 0 = the embedding is used for it too."""
+    layer: int = 0
+    """Bytes of the largest layer."""
 
     @property
     def size(self) -> int:
@@ -46,6 +88,11 @@ class Weights:
         return sum(file.size for file in self.files)
 
     @property
+    def tensors(self) -> int:
+        """Bytes of the files that hold tensors: what engines load."""
+        return sum(file.size for file in self.files if file.name.endswith((".gguf", ".safetensors")))
+
+    @property
     def kv_bytes_per_token(self) -> int:
-        """Bytes of 16-bit KV cache for one token over all layers (keys and values)."""
-        return 2 * self.layers * self.kv_heads * self.head_dim * 2
+        """Bytes of 16-bit cache that grow with every token, over all layers that keep all tokens."""
+        return 2 * sum(group.count * group.row for group in self.cache if group.kind in ("full", "latent"))
