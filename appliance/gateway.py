@@ -42,7 +42,7 @@ def routes(gateway: Gateway) -> str:
         route.name: {
             "upstream_model": route.upstream_model,
             "health": route.health,
-            "replicas": [{"name": path.split("/")[-2], "address": f"unix:{path}"} for path in route.sockets],
+            "replicas": [{"name": name, "address": address} for name, address in route.replicas],
         }
         for route in gateway.routes
     }

@@ -16,6 +16,7 @@ RESERVED = frozenset({"v1", "health", "metrics", "gateway", "llm-appliance"})
 OPTION = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """What YAML, or a configuration file, takes for the end of a line, and bytes of a path that are not UTF-8."""
+KV_TYPE = re.compile(r"[a-z][a-z0-9_]{0,31}")
 OWNED = frozenset({
     "model", "host", "port", "alias", "ctx-size", "parallel", "threads", "api-key",
     "n-ctx", "n-threads", "model-alias", "uds", "path", "home", "pythonpath", "ld-preload", "ld-library-path",
@@ -40,6 +41,9 @@ class _ModelFile:
     engine: str = "auto"
     context: int | None = None
     parallel: int | None = None
+    kv_type: str = "auto"
+    gpus: tuple[int, ...] | int | None = None
+    strict: bool = False
     replicas: int = 1
     options: dict[str, Scalar] = field(default_factory=dict)
 
@@ -117,6 +121,9 @@ def check_model(model: ModelSpec) -> None:
     for key, number, low, high in bounds:
         if number is not None and not low <= number <= high:
             raise SpecError(f"{where}: {key}: {number} is not between {low} and {high}")
+    _check_gpus(model, where)
+    if not KV_TYPE.fullmatch(model.kv_type):
+        raise SpecError(f"{where}: kv_type: {model.kv_type!r} is no type", hint="auto, or as the engine calls it: q8_0")
     for name, _ in model.options:
         if not OPTION.fullmatch(name) or name in OWNED:
             why = "is set by the appliance itself" if name in OWNED else "is not an option's name"
@@ -124,6 +131,14 @@ def check_model(model: ModelSpec) -> None:
     for key, value in (("source", model.source), *((f"options.{name}", value) for name, value in model.options)):
         if CONTROL.search(value):
             raise SpecError(f"{where}: {key}: control character in the value")
+
+
+def _check_gpus(model: ModelSpec, where: str) -> None:
+    chosen = model.gpus if isinstance(model.gpus, tuple) else ()
+    if isinstance(model.gpus, int) and not 0 <= model.gpus <= 64:
+        raise SpecError(f"{where}: gpus: {model.gpus} is not between 0 and 64")
+    if model.gpus == () or len({*chosen}) < len(chosen) or any(not 0 <= index < 64 for index in chosen):
+        raise SpecError(f"{where}: gpus: {list(chosen)} are not indexes of different GPUs")
 
 
 def _model(document: _ModelFile, source: str) -> ModelSpec:
@@ -134,6 +149,9 @@ def _model(document: _ModelFile, source: str) -> ModelSpec:
         engine=document.engine,
         context=document.context,
         parallel=document.parallel,
+        kv_type=document.kv_type,
+        gpus=document.gpus,
+        strict=document.strict,
         replicas=document.replicas,
         options=tuple((key, _scalar(value)) for key, value in document.options.items()),
     )
@@ -170,11 +188,18 @@ def _dump_appliance(spec: ApplianceSpec) -> bytes:
 
 
 def _dump_model(model: ModelSpec) -> bytes:
-    optional = {"context": model.context, "parallel": model.parallel, "options": dict(model.options)}
+    optional = {
+        "context": model.context,
+        "parallel": model.parallel,
+        "kv_type": "" if model.kv_type == "auto" else model.kv_type,
+        "gpus": list(model.gpus) if isinstance(model.gpus, tuple) else model.gpus,
+        "strict": model.strict,
+        "options": dict(model.options),
+    }
     data: dict[str, object] = {
         "source": model.source,
         "engine": model.engine,
         "replicas": model.replicas,
-        **{key: value for key, value in optional.items() if value},
+        **{key: value for key, value in optional.items() if value or (key == "gpus" and value == 0)},
     }
     return (HEADER + codec.dump_yaml(data)).encode()

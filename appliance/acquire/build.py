@@ -33,6 +33,8 @@ OPTIONS: Final = (
 )  # fmt: skip
 KERNELS: Final = 'set(CMAKE_C_FLAGS_RELEASE "-O3 -DNDEBUG")\nset(CMAKE_CXX_FLAGS_RELEASE "-O3 -DNDEBUG")\n'
 """CMake code that is run when the ggml part begins."""
+NVCC: Final = "/usr/local/cuda/bin/nvcc"
+"""Where NVIDIA's packages put the compiler, which they do not put on PATH."""
 STEP: Final = re.compile(r"^\[(\d+)/(\d+)\]")
 """How ninja numbers its lines."""
 
@@ -103,7 +105,7 @@ def _build(artifact: Artifact, cache: Path, built: Path, machine: Machine, sourc
         tools.cmake, "-S", str(tree / "source"), "-B", str(directory),
         "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tools.ninja}",
         f"-DCMAKE_C_COMPILER={tools.cc}", f"-DCMAKE_CXX_COMPILER={tools.cxx}",
-        f"-DCMAKE_PROJECT_ggml_INCLUDE={kernels}", *OPTIONS,
+        f"-DCMAKE_PROJECT_ggml_INCLUDE={kernels}", *OPTIONS, *_accelerator(artifact, machine),
     )  # fmt: skip
     environment = (("PATH", tools.path),)
     _run(Command(argv=configure, timeout=600, env=environment), machine, lambda _line: None)
@@ -119,6 +121,14 @@ def _build(artifact: Artifact, cache: Path, built: Path, machine: Machine, sourc
     built.with_name("sha256").write_text(file_digest(draft))
     draft.replace(built)
     shutil.rmtree(tree, ignore_errors=True)
+
+
+def _accelerator(artifact: Artifact, machine: Machine) -> tuple[str, ...]:
+    """Return the options for a GPU: the catalog's, and the CUDA compiler that detection found."""
+    if not artifact.pins:
+        return ()
+    compiler = machine.which("nvcc") or NVCC
+    return (*(f"-D{pin}" for pin in artifact.pins), f"-DCMAKE_CUDA_COMPILER={compiler}")
 
 
 class Steps:

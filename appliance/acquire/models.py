@@ -18,8 +18,11 @@ NONE = "none"
 """Source of a model without weights, for the dummy engine."""
 
 
-def resolve(item: ModelSpec, record: Record | None, progress: Progress) -> Model:
-    """Return the model with digests; files that did not change since they were recorded are not read again."""
+def resolve(item: ModelSpec, record: Record | None, progress: Progress, *, whole: bool = True) -> Model:
+    """Return the model with digests; files that did not change since they were recorded are not read again.
+
+    Without `whole`, only headers of a new model are read and its digests stay empty: enough to tell whether it fits.
+    """
     known = _recorded(item, record)
     if item.source == NONE:
         return Model(name=item.name, source=NONE, weights=_nothing(), digest=model_digest(()))
@@ -27,6 +30,8 @@ def resolve(item: ModelSpec, record: Record | None, progress: Progress) -> Model
     if known and (not path.exists() or _unchanged(known)):
         return known
     weights = inspect(path)
+    if not whole and not known:
+        return Model(name=item.name, source=item.source, weights=weights, digest="")
     files = tuple(_digested(file, progress) for file in weights.files)
     if item.source == SMOKE:
         # Small enough to be read each time, so that a plan does not depend on when the appliance was unpacked.

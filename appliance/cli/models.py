@@ -4,8 +4,20 @@ from typing import Annotated
 
 import typer
 
+from appliance.cli.doctor import Ignore
 from appliance.cli.plans import preview, report
-from appliance.cli.site import DryRun, Json, Offline, Prefix, finish, known_models, site
+from appliance.cli.site import (
+    Catalog,
+    DryRun,
+    Json,
+    Offline,
+    OtherHost,
+    Prefix,
+    Replan,
+    finish,
+    known_models,
+    site,
+)
 from appliance.errors import UsageError
 from appliance.report import Result
 
@@ -22,13 +34,22 @@ def add_model(
     path: Annotated[
         str, typer.Argument(help="GGUF file (any shard of a split one), safetensors directory, or builtin:smoke.")
     ] = "",
-    engine: Annotated[str, typer.Option(help="auto, llama-cpp, llama-cpp-python or dummy.")] = "auto",
+    engine: Annotated[str, typer.Option(help="auto, or one of `catalog list`.")] = "auto",
     context: Annotated[int | None, typer.Option(help="Tokens for each request.")] = None,
-    parallel: Annotated[int | None, typer.Option(help="Requests served at the same time by one replica.")] = None,
+    parallel: Annotated[
+        int | None, typer.Option("--parallel", "--concurrency", help="Requests at the same time, for each replica.")
+    ] = None,
+    kv_type: Annotated[str, typer.Option(help="Type of the KV cache, as the engine calls it: q8_0, fp8.")] = "auto",
+    gpus: Annotated[str, typer.Option(help="GPUs of each replica: how many, or which (0,1); 0 = the CPU.")] = "",
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse rather than serve less than is asked for.")] = False,
     replicas: Annotated[int, typer.Option(help="Engines that serve this model side by side.")] = 1,
     options: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A flag of the engine, without its dashes.")
     ] = None,
+    catalog: Catalog = None,
+    replan: Replan = False,
+    ignore: Ignore = None,
+    host: OtherHost = "",
     offline: Offline = False,
     dry_run: DryRun = False,
     prefix: Prefix = "",
@@ -46,12 +67,20 @@ def add_model(
         engine=engine,
         context=context,
         parallel=parallel,
+        kv_type=kv_type,
+        gpus=_gpus(gpus),
+        strict=strict,
         replicas=replicas,
         options=_options(options or []),
     )
+    terms = converge.Terms(catalog=catalog, replan=replan, ignore=tuple(ignore or ()))
+    if host and not dry_run:
+        raise UsageError("--host plans for another machine, nothing can be added there", hint="say --dry-run too")
     if dry_run:
-        return preview("add-model", converge.planned(here, converge.add(model)), as_json=as_json)
-    return report("add-model", converge.converge(here, converge.add(model), Source(offline=offline)), as_json=as_json)
+        other = converge.read_host(host) if host else None
+        return preview("add-model", converge.planned(here, converge.add(model), terms, other), as_json=as_json)
+    done = converge.converge(here, converge.add(model), Source(offline=offline), terms)
+    return report("add-model", done, as_json=as_json)
 
 
 def remove_model(
@@ -86,7 +115,7 @@ def list_models(prefix: Prefix = "", as_json: Json = False) -> int:
             "architecture": model.weights.architecture,
             "size": model.weights.size,
             "engine": next(item.engine for item in deployment.services if item.model == model.name),
-            "context": next(item.context for item in deployment.services if item.model == model.name),
+            "context": next(item.setting.context for item in deployment.services if item.model == model.name),
             "endpoint": f"http://{address(deployment)}/{model.name}/v1",
         }
         for model in deployment.models
@@ -111,6 +140,17 @@ def _source(name: str, path: str, engine: str) -> str:
     if not path:
         raise UsageError(f"where are the files of {name}?", hint=f"llm-appliance add-model {name} /path/to/model.gguf")
     return os.path.abspath(path)  # noqa: PTH100 - links stay: a hub's cache replaces what they point to
+
+
+def _gpus(text: str) -> tuple[int, ...] | int | None:
+    """Read `2` as how many and `0,1` as which; `0,` is the first one alone."""
+    if not text:
+        return None
+    words = [word.strip() for word in text.split(",")]
+    numbers = [word for word in words if word]
+    if not numbers or not all(word.isascii() and word.isdigit() and len(word) < 4 for word in numbers):
+        raise UsageError(f"--gpus {text!r} is not a number of GPUs", hint="--gpus 2, or which ones: --gpus 0,1")
+    return tuple(map(int, numbers)) if len(words) > 1 else int(text)
 
 
 def _options(words: list[str]) -> tuple[tuple[str, str], ...]:

@@ -1,11 +1,24 @@
-"""install, plan, apply, verify, detect, uninstall."""
+"""install, plan, apply, verify, uninstall."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from appliance.cli.site import DryRun, ExitCode, Json, Offline, Prefix, finish, remove_program, site
+from appliance.cli.doctor import Ignore
+from appliance.cli.site import (
+    Catalog,
+    DryRun,
+    ExitCode,
+    Json,
+    Offline,
+    OtherHost,
+    Prefix,
+    Replan,
+    finish,
+    remove_program,
+    site,
+)
 from appliance.report import Result
 
 if TYPE_CHECKING:
@@ -22,7 +35,6 @@ def register(app: typer.Typer) -> None:
     app.command()(plan)
     app.command()(apply)
     app.command()(verify)
-    app.command()(detect)
     app.command()(uninstall)
 
 
@@ -30,6 +42,9 @@ def install(
     runtime: Runtime = "",
     listen: Listen = "",
     insecure: Insecure = False,
+    catalog: Catalog = None,
+    replan: Replan = False,
+    ignore: Ignore = None,
     offline: Offline = False,
     dry_run: DryRun = False,
     prefix: Prefix = "",
@@ -41,15 +56,21 @@ def install(
 
     here = site(prefix, as_json=as_json)
     edit = _settings(runtime, listen, insecure)
+    terms = converge.Terms(catalog=catalog, replan=replan, ignore=tuple(ignore or ()))
     if dry_run:
-        return preview("install", converge.planned(here, lambda spec: converge.with_smoke(edit(spec))), as_json=as_json)
-    return report("install", converge.install(here, Source(offline=offline), edit=edit), as_json=as_json)
+        planned = converge.planned(here, lambda spec: converge.with_smoke(edit(spec)), terms)
+        return preview("install", planned, as_json=as_json)
+    done = converge.install(here, Source(offline=offline), edit=edit, terms=terms)
+    return report("install", done, as_json=as_json)
 
 
 def plan(
     runtime: Runtime = "",
     listen: Listen = "",
     insecure: Insecure = False,
+    catalog: Catalog = None,
+    replan: Replan = False,
+    host: OtherHost = "",
     prefix: Prefix = "",
     as_json: Json = False,
 ) -> int:
@@ -58,7 +79,10 @@ def plan(
     from appliance.flows import converge
 
     edit = _settings(runtime, listen, insecure)
-    planned = converge.planned(site(prefix, as_json=as_json), lambda spec: converge.with_smoke(edit(spec)))
+    terms = converge.Terms(catalog=catalog, replan=replan)
+    other = converge.read_host(host) if host else None
+    here = site(prefix, as_json=as_json)
+    planned = converge.planned(here, lambda spec: converge.with_smoke(edit(spec)), terms, other)
     deployment = planned.changes.deployment
     data = {"deployment": codec.to_data(deployment), "pending": planned.pending}
     code = ExitCode.PENDING if planned.pending else ExitCode.OK
@@ -97,29 +121,6 @@ def verify(prefix: Prefix = "", as_json: Json = False) -> int:
     return finish(Result(command="verify", data=data, text="\n".join(lines)), as_json=as_json)
 
 
-def detect(prefix: Prefix = "", as_json: Json = False) -> int:
-    """Show what this machine is."""
-    from appliance import codec
-    from appliance.detect import detect as look
-    from appliance.report import amount_text
-
-    here = site(prefix, as_json=as_json)
-    host = look(here.machine, state=here.layout.state)
-    gpus = [f"{gpu.name} {amount_text(gpu.memory) if gpu.memory else 'unified memory'}" for gpu in host.gpus]
-    gpus += [host.gpu_failure] if host.gpu_failure else []
-    rows = {
-        "system": f"{host.os} {host.os_version}, {host.arch}, kernel {host.kernel}, glibc {host.glibc}",
-        "init": f"systemd {host.systemd}" if host.systemd else host.init,
-        "processor": f"{host.cpus} cores, {' '.join(host.cpu_flags)}",
-        "memory": f"{amount_text(host.memory_available)} available of {amount_text(host.memory)}",
-        "disk": f"{amount_text(host.disk_free)} free for {here.layout.state}",
-        "gpu": (", ".join(gpus) or "none") + (f", driver {host.driver}" if host.driver else ""),
-        "tools": ", ".join(name for name, _ in host.tools),
-    }
-    text = "\n".join(f"{key:10} {value}" for key, value in rows.items())
-    return finish(Result(command="detect", data=codec.to_data(host), text=text), as_json=as_json)
-
-
 def uninstall(
     purge_models: Annotated[bool, typer.Option("--purge-models", help="Remove the weights in the store too.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
@@ -149,8 +150,11 @@ def uninstall(
 
 def preview(command: str, planned: "Planned", *, as_json: bool) -> int:
     """Print what would change."""
+    from appliance import codec
+
     text = _plan_text(planned) + ("\n\n" + planned.diff if planned.diff else "")
-    data = {"pending": planned.pending, "diff": planned.diff}
+    deployment = codec.to_data(planned.changes.deployment)
+    data = {"pending": planned.pending, "diff": planned.diff, "deployment": deployment}
     return finish(Result(command=command, data=data, text=text), as_json=as_json)
 
 
@@ -191,12 +195,16 @@ def _settings(runtime: str, listen: str, insecure: bool) -> "Edit":
 
 
 def _plan_text(planned: "Planned") -> str:
+    from appliance.cli.bars import bars
+
     deployment = planned.changes.deployment
     lines = []
     for reason in deployment.reasons:
         lines.append(f"{reason.subject:24} {reason.chosen}: {reason.why}")
         lines += [f"{'':24}   not {one.name}: {one.why}" for one in reason.refused]
-    lines.append("")
+    lines += ["", *bars(deployment, planned.host), ""]
+    if planned.elsewhere:
+        return "\n".join([*lines, "a plan for another machine: `llm-appliance install` there makes the same"])
     lines.append(f"{len(planned.pending)} files would change" if planned.pending else "nothing would change")
     lines += [f"  {path}" for path in planned.pending]
     return "\n".join(lines)

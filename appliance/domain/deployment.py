@@ -44,7 +44,8 @@ class Artifact:
     indexes: tuple[str, ...] = ()
     """Package indexes beside the configured one, first match wins: a CUDA build's torch is not in the general one."""
     pins: tuple[str, ...] = ()
-    """Requirements that hold beside `ref`: the torch of the right CUDA, `torch==2.13.0+cu129`."""
+    """Requirements that hold beside `ref`: the torch of the right CUDA, `torch==2.13.0+cu129`. For a build: CMake
+    definitions, `GGML_CUDA=ON`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,12 +160,21 @@ class Service:
     """Of those GPUs."""
     loads: tuple[Load, ...] = ()
     """What it will take of each device."""
+    artifacts: tuple[str, ...] = ()
+    """Digests of what it is made of."""
+    port: int = 0
+    """TCP port on 127.0.0.1 of an engine that knows no unix sockets; 0 = it listens on `socket`."""
     options: tuple[tuple[str, str], ...] = ()
 
     @property
     def memory(self) -> int:
         """Bytes on all devices."""
         return sum(load.total for load in self.loads)
+
+    @property
+    def address(self) -> str:
+        """Return where it listens, `unix:/run/…` or `127.0.0.1:18100`."""
+        return f"127.0.0.1:{self.port}" if self.port else f"unix:{self.socket}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +194,8 @@ class Route:
     """What `model` must say towards the replica."""
     health: str
     """URL path on the replica that answers 200 once it serves."""
-    sockets: tuple[str, ...]
+    replicas: tuple[tuple[str, str], ...]
+    """(service's name, address)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """What the machine is."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,6 +14,7 @@ class Slice:
     """`1g.10gb`."""
     memory: int | None
     """Bytes; None where the tool does not say and the profile's name does not either."""
+    memory_free: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +39,7 @@ class Gpu:
     """What the vendor's visibility variable takes; "" where the tool tells none."""
     name: str
     memory: int | None
-    """Bytes of its own memory; None where it shares the machine's (unified memory) or the tool does not say."""
+    """Bytes of its own memory; None where it has none (unified memory) or the tool does not say."""
     memory_free: int | None = None
     """Bytes that nothing holds now; None where the tool does not say."""
     compute_capability: str = ""
@@ -54,10 +55,29 @@ class Gpu:
     """MIG is on: only its slices can be used."""
     slices: tuple[Slice, ...] = ()
     links: tuple[str, ...] = ()
-    """How it reaches each GPU of this vendor, by index, as `nvidia-smi topo -m` names it: X, NV18, PIX, PXB, PHB, NODE, SYS."""
+    """How it reaches each GPU of this vendor, by index, in NVIDIA's words: X, NV18, PIX, PXB, PHB, NODE, SYS."""
     processes: tuple[GpuProcess, ...] = ()
     failure: str = ""
     """Why this one cannot be used although it is listed: `requires reset`."""
+    remedy: str = ""
+    """What mends that, in one line."""
+    slice: int | None = None
+    """Its number among the slices of GPU `index`, where it is one that a plan uses as a GPU of its own."""
+
+    @property
+    def device(self) -> str:
+        """Return the name that plans use, `nvidia:0`, or `nvidia:0.1` for its second slice."""
+        return f"{self.vendor}:{self.index}" + ("" if self.slice is None else f".{self.slice}")
+
+    @property
+    def visible(self) -> str:
+        """Return what the vendor's visibility variable takes for it."""
+        return self.uuid or str(self.index)
+
+    @property
+    def pool(self) -> str:
+        """Return the memory that it uses: its own, or the machine's."""
+        return "ram" if self.unified else self.device
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +88,7 @@ class Driver:
     version: str = ""
     """Kernel driver; "" where it cannot be told."""
     api: str = ""
-    """Newest API version that it supports: CUDA `12.4`, ROCm `7.2.1`, MACA …"""
+    """Newest API version that it supports: CUDA `12.4`, ROCm `7.2.1`, MACA …; "" where it is broken."""
     module: str = ""
     """NVIDIA's kernel module: `open` or `proprietary`."""
     failure: str = ""
@@ -86,7 +106,7 @@ class Docker:
     server: str = ""
     """Version; "" = no daemon answers."""
     compose: str = ""
-    """Version of the Compose v2 plugin."""
+    """Version of the Compose plugin, 2 or later."""
     rootless: bool = False
     snap: bool = False
     """Installed from snap, which cannot hand GPUs to containers."""
@@ -166,7 +186,11 @@ class Host:
     cgroup: int = 0
     """1 or 2; 0 = none is mounted."""
     container: str = ""
-    """docker, podman, lxc, wsl … where this is not the whole machine, else ""."""
+    """docker, podman, kubernetes, systemd-nspawn, lxc, wsl … where this is not the whole machine, else ""."""
+    machine_cpus: int = 0
+    """Processors of the whole machine, whatever this process may use; 0 = not told."""
+    machine_memory: int = 0
+    """Bytes of RAM of the whole machine."""
     numa: tuple[NumaNode, ...] = ()
     filesystems: tuple[Filesystem, ...] = ()
     docker: Docker = Docker()
@@ -184,8 +208,25 @@ class Host:
     """(name, absolute path) of the programs found: apt-get, dpkg-deb, c++, cmake, …"""
     ports: tuple[Port, ...] = ()
     silent: tuple[str, ...] = ()
-    """Programs that were asked and gave no answer in time: what they would have told is missing here."""
+    """Programs and file systems that were asked and gave no answer in time: what they would have told is missing."""
 
     def driver(self, vendor: str) -> Driver | None:
         """Return that vendor's driver."""
         return next((driver for driver in self.drivers if driver.vendor == vendor), None)
+
+    @property
+    def devices(self) -> tuple[Gpu, ...]:
+        """Every GPU that programs can be given: those in parts are their parts."""
+        found: list[Gpu] = []
+        for gpu in self.gpus:
+            if not gpu.partitioned:
+                found.append(gpu)
+            found += [_part(gpu, part) for part in gpu.slices] if gpu.partitioned else []
+        return tuple(found)
+
+
+def _part(gpu: Gpu, part: Slice) -> Gpu:
+    return replace(
+        gpu, uuid=part.uuid, name=f"{gpu.name} MIG {part.profile}", memory=part.memory, memory_free=part.memory_free,
+        slice=part.index, partitioned=False, slices=(), links=(), processes=(),
+    )  # fmt: skip

@@ -22,6 +22,8 @@ class ModelSpec:
     replicas: int = 1
     gpus: tuple[int, ...] | int | None = None
     """GPUs of one replica: how many, or which (indexes); None = as few as hold it; 0 = none, the CPU serves it."""
+    kv_type: str = "auto"
+    """Type of the KV cache, as the engine calls it; `auto` = 16 bits, smaller only where nothing else fits."""
     strict: bool = False
     """Refuse rather than step down: what is asked for (or the default) is served as it is, or not at all."""
     options: tuple[tuple[str, str], ...] = ()

@@ -7,11 +7,21 @@ from importlib.metadata import entry_points
 from typing import Protocol, cast
 
 from appliance.domain.changes import Page
-from appliance.domain.deployment import Launch, Model, Release, Service
-from appliance.domain.host import Host
+from appliance.domain.deployment import Launch, Load, Model, Release, Service, Setting
+from appliance.domain.host import Gpu, Host
 from appliance.errors import SpecError
 
 GROUP = "llm_appliance.engines"
+VISIBILITY = {
+    "nvidia": "CUDA_VISIBLE_DEVICES",
+    "amd": "HIP_VISIBLE_DEVICES",
+    "intel": "ZE_AFFINITY_MASK",
+    "ascend": "ASCEND_RT_VISIBLE_DEVICES",
+    "metax": "CUDA_VISIBLE_DEVICES",
+    "moore-threads": "MUSA_VISIBLE_DEVICES",
+    "hygon": "HIP_VISIBLE_DEVICES",
+}
+"""Vendor -> the variable that names the GPUs that a program may see."""
 
 
 class Engine(Protocol):
@@ -27,13 +37,33 @@ class Engine(Protocol):
 
     @property
     def PARALLEL(self) -> int:  # noqa: N802
-        """Requests at the same time when the operator does not say."""
+        """Requests that are planned for, each with the whole context, when the operator does not say."""
+
+    @property
+    def ADDRESS(self) -> str:  # noqa: N802
+        """`unix` where it can listen on a socket, `tcp` where it knows ports only."""
+
+    @property
+    def FILLS(self) -> bool:  # noqa: N802
+        """It gives its cache all that is left of a GPU, and needs to be told how much that is."""
 
     def refuse(self, model: Model, host: Host, release: Release) -> str | None:
-        """Return why it cannot serve this here, None when it can."""
+        """Return why it cannot serve this model, None when it can; what a release needs, the catalog says."""
 
-    def estimate(self, model: Model, context: int, parallel: int) -> tuple[tuple[str, int], ...]:
-        """Return the memory it will take as (item, bytes); `context` in tokens for each request."""
+    def spreads(self, model: Model, most: int) -> tuple[int, ...]:
+        """Return over how many GPUs, up to `most`, one replica can be spread, fewest first."""
+
+    def caches(self, model: Model, gpus: tuple[Gpu, ...]) -> tuple[str, ...]:
+        """Return the types of a smaller KV cache that work there, the better ones first."""
+
+    def layers(self, model: Model) -> int:
+        """Return how many layers can be left in RAM one by one; 0 = all lie on GPUs, or all in RAM."""
+
+    def estimate(self, model: Model, setting: Setting, gpus: tuple[Gpu, ...]) -> tuple[Load, ...]:
+        """Return what one replica takes of the RAM and of each GPU."""
+
+    def share(self, load: Load, gpu: Gpu, memory: int) -> float:
+        """Return what its flag must say so that it takes `load` of a GPU with `memory` bytes."""
 
     def program(self, release: Release, state: str, python: str) -> str:
         """Return the absolute path of its executable: below the state directory, or the appliance's own `python`."""

@@ -3,12 +3,14 @@
 from typing import Final
 
 from appliance.domain.changes import Page
-from appliance.domain.deployment import Launch, Model, Release, Service
-from appliance.domain.host import Host
+from appliance.domain.deployment import Launch, Load, Model, Release, Service, Setting
+from appliance.domain.host import Gpu, Host
 
 NAME: Final = "dummy"
 HEALTH: Final = "/health"
 PARALLEL: Final = 64
+ADDRESS: Final = "unix"
+FILLS: Final = False
 
 
 def refuse(model: Model, host: Host, release: Release) -> str | None:
@@ -16,9 +18,29 @@ def refuse(model: Model, host: Host, release: Release) -> str | None:
     return None if model.weights.format == "none" else "serves no weights, it only pretends"
 
 
-def estimate(model: Model, context: int, parallel: int) -> tuple[tuple[str, int], ...]:
+def spreads(model: Model, most: int) -> tuple[int, ...]:
+    """It uses no GPU."""
+    return ()
+
+
+def caches(model: Model, gpus: tuple[Gpu, ...]) -> tuple[str, ...]:
+    """It has no cache."""
+    return ()
+
+
+def layers(model: Model) -> int:
+    """It has no layers."""
+    return 0
+
+
+def estimate(model: Model, setting: Setting, gpus: tuple[Gpu, ...]) -> tuple[Load, ...]:
     """Return what its Python process takes."""
-    return (("process", 32 << 20),)
+    return (Load(device="ram", items=(("process", 32 << 20),)),)
+
+
+def share(load: Load, gpu: Gpu, memory: int) -> float:
+    """It takes nothing of a GPU."""
+    return 0
 
 
 def program(release: Release, state: str, python: str) -> str:

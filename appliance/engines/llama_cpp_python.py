@@ -1,34 +1,52 @@
 """llama-cpp-python's server: one request at a time, for those who need its own routes."""
 
+from dataclasses import replace
 from typing import Final
 
 from appliance.domain.changes import Page
-from appliance.domain.deployment import Launch, Model, Release, Service
-from appliance.domain.host import Host
+from appliance.domain.deployment import Launch, Load, Model, Release, Service, Setting
+from appliance.domain.host import Gpu, Host
+from appliance.memory import MIB, llama
 
 NAME: Final = "llama-cpp-python"
 HEALTH: Final = "/v1/models"
 PARALLEL: Final = 1
-BUFFERS: Final = 384 << 20
-"""Bytes for compute buffers and the Python process."""
+ADDRESS: Final = "unix"
+FILLS: Final = False
+PROCESS: Final = 160 * MIB
+"""Bytes of the Python process."""
 
 
 def refuse(model: Model, host: Host, release: Release) -> str | None:
-    """Refuse what is not GGUF, and machines that the release was not made for."""
+    """Refuse what is not GGUF."""
     if model.weights.format != "gguf":
         return f"reads GGUF files only, {model.name} is {model.weights.format} ({model.weights.architecture})"
-    if host.arch not in release.arch:
-        return f"{release.version} is for {', '.join(release.arch)}, this machine is {host.arch}"
     return None
 
 
-def estimate(model: Model, context: int, parallel: int) -> tuple[tuple[str, int], ...]:
+def spreads(model: Model, most: int) -> tuple[int, ...]:
+    """Whole layers go to each GPU, so any number will do."""
+    return tuple(range(1, min(most, max(1, model.weights.layers)) + 1))
+
+
+def caches(model: Model, gpus: tuple[Gpu, ...]) -> tuple[str, ...]:
+    """Its settings take numbers of ggml's types, which change: it keeps 16 bits."""
+    return ()
+
+
+def layers(model: Model) -> int:
+    """Any number of layers may stay in RAM."""
+    return model.weights.layers
+
+
+def estimate(model: Model, setting: Setting, gpus: tuple[Gpu, ...]) -> tuple[Load, ...]:
     """It serves one request at a time, whatever is asked."""
-    return (
-        ("weights", model.weights.size),
-        ("KV cache", model.weights.kv_bytes_per_token * context),
-        ("buffers", BUFFERS),
-    )
+    return llama.estimate(model.weights, replace(setting, parallel=1), gpus, PROCESS)
+
+
+def share(load: Load, gpu: Gpu, memory: int) -> float:
+    """It takes what it needs and is told nothing."""
+    return 0
 
 
 def program(release: Release, state: str, python: str) -> str:
@@ -46,9 +64,10 @@ def launch(service: Service) -> Launch:
         env=(
             ("MODEL", service.weights),
             ("MODEL_ALIAS", service.model),
-            ("N_CTX", str(service.context)),
+            ("N_CTX", str(service.setting.context)),
             ("N_THREADS", str(service.threads)),
             ("INTERRUPT_REQUESTS", "false"),
+            *((("N_GPU_LAYERS", str(service.setting.gpu_layers)),) if service.accelerator != "cpu" else ()),
             *((name.replace("-", "_").upper(), value) for name, value in service.options),
         ),
     )  # fmt: skip

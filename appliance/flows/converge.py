@@ -8,19 +8,21 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from appliance import acquire, codec, specfile, verify
 from appliance.acquire import models as model_files
 from appliance.acquire import store
 from appliance.acquire.source import Source
 from appliance.apply import Report, apply, differences
-from appliance.catalog import catalog
+from appliance.catalog import load as load_catalog
 from appliance.detect import detect, ports
 from appliance.domain.changes import Changeset, Record
 from appliance.domain.deployment import Deployment, Model
 from appliance.domain.host import Host
 from appliance.domain.spec import SMOKE, ApplianceSpec, ModelSpec
 from appliance.errors import ArtifactError, HostError, SpecError, UsageError
+from appliance.flows import doctor
 from appliance.flows.site import Site, require_rights, unknown_model
 from appliance.plan import plan as decide
 from appliance.render.pages import render
@@ -37,6 +39,10 @@ class Planned:
     pending: tuple[str, ...]
     """Paths that differ from what is on the machine."""
     diff: str
+    host: Host
+    """The machine that it is for."""
+    elsewhere: bool = False
+    """That machine is another one: nothing can be compared with what is there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,32 +68,60 @@ def read_spec(site: Site) -> tuple[ApplianceSpec, dict[str, bytes]]:
     return (specfile.load(files, site.layout) if files else ApplianceSpec()), files
 
 
-def planned(site: Site, edit: Edit, host: Host | None = None) -> Planned:
-    """Detect, inspect, plan and render: everything that changes nothing."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """How a plan is made, beside what is wanted."""
+
+    catalog: str | None = None
+    """Path of a catalog that replaces the one that comes with this version."""
+    replan: bool = False
+    """Plan what runs already anew too: it may get other GPUs, another engine or more context."""
+    ignore: tuple[str, ...] | None = None
+    """Findings of the doctor that do not stop it; None = it is not asked."""
+
+
+def planned(site: Site, edit: Edit, terms: Terms = Terms(), host: Host | None = None) -> Planned:
+    """Detect, inspect, plan and render: everything that changes nothing.
+
+    With `host`, plan for that other machine, which has nothing of ours yet.
+    """
     spec, files = read_spec(site)
     spec = specfile.check(edit(spec))
     record = site.generations.record()
-    host = host or detect(site.machine, state=site.layout.state)
+    here = host or detect(site.machine, state=site.layout.state)
     if site.layout.prefix == "/":
-        host = replace(host, root=True)  # it will be root who puts it in force, whoever asks
-    models = tuple(model_files.resolve(item, record, site.progress) for item in spec.models)
-    _refuse_dead_links(models, site)
-    deployment = decide(spec, models, host, site.layout, catalog(), python=sys.executable)
-    return _planned(site, render(deployment, specfile.files(spec, files, site.layout)), record)
+        here = replace(here, root=True)  # it will be root who puts it in force, whoever asks
+    if terms.ignore is not None and not host:
+        doctor.require(site, here, spec, doctor.known(terms.ignore))
+    before = record.deployment if record and not host and not terms.replan else None
+    rows = load_catalog(terms.catalog)
+
+    def deployment_of(*, whole: bool) -> Deployment:
+        models = tuple(model_files.resolve(item, record, site.progress, whole=whole) for item in spec.models)
+        _refuse_dead_links(models, site)
+        return decide(spec, models, here, site.layout, rows, python=sys.executable, before=before)
+
+    # Headers first: nobody should wait for the digests of weights that do not fit.
+    deployment_of(whole=False)
+    deployment = deployment_of(whole=True)
+    changes = render(deployment, specfile.files(spec, files, site.layout))
+    if host:
+        return Planned(changes=changes, pending=(), diff="", host=host, elsewhere=True)
+    return _planned(site, changes, record, here)
 
 
-def converge(site: Site, edit: Edit, source: Source) -> Converged:
+def converge(site: Site, edit: Edit, source: Source, terms: Terms = Terms()) -> Converged:
     """Make the machine match the edited spec."""
     require_rights(site)
     with lock(Path(site.layout.state, "lock"), site.command):
         site.progress.step("detect")
-        plan = planned(site, edit)
+        plan = planned(site, edit, terms)
         return _bring_about(site, plan.changes, source)
 
 
-def install(site: Site, source: Source, *, edit: Edit) -> Converged:
+def install(site: Site, source: Source, *, edit: Edit, terms: Terms = Terms()) -> Converged:
     """Install or bring up to date; a first install serves the built-in model."""
-    return converge(site, lambda spec: with_smoke(edit(spec)), source)
+    return converge(site, lambda spec: with_smoke(edit(spec)), source, terms)
 
 
 def with_smoke(spec: ApplianceSpec) -> ApplianceSpec:
@@ -141,22 +175,31 @@ def preview_plan(site: Site, deployment: Deployment) -> Planned:
     """Return what a plan from a file would change."""
     _, files = read_spec(site)
     changes = render(deployment, specfile.files(deployment.spec, files, site.layout))
-    return _planned(site, changes, site.generations.record())
+    return _planned(site, changes, site.generations.record(), detect(site.machine, state=site.layout.state))
+
+
+def read_host(path: str) -> Host:
+    """Read another machine from what `detect --json` wrote there: the envelope, or the bare host."""
+    return codec.from_data(Host, _document(path, "llm-appliance detect --json > host.json", ""), source=path)
 
 
 def load_plan(path: str) -> Deployment:
     """Read a plan that `plan --json` wrote: the envelope, or the bare deployment."""
+    data = _document(path, "llm-appliance plan --json > plan.json", "deployment")
+    return codec.from_data(Deployment, data, source=path)
+
+
+def _document(path: str, origin: str, key: str) -> Any:
+    """Read JSON and take off the envelope, and `key` where it is there."""
     try:
         text = sys.stdin.read() if path == "-" else Path(path).read_text()
         document = json.loads(text)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from error
     except ValueError as error:
-        raise SpecError(f"{path}: not JSON: {error}", hint="llm-appliance plan --json > plan.json") from error
+        raise SpecError(f"{path}: not JSON: {error}", hint=origin) from error
     data = document.get("data", document) if isinstance(document, dict) else document
-    if isinstance(data, dict) and "deployment" in data:
-        data = data["deployment"]
-    return codec.from_data(Deployment, data, source=path)
+    return data[key] if isinstance(data, dict) and key in data else data
 
 
 def _bring_about(site: Site, changes: Changeset, source: Source) -> Converged:
@@ -174,7 +217,7 @@ def _bring_about(site: Site, changes: Changeset, source: Source) -> Converged:
     return Converged(deployment=deployment, report=report, checks=tuple(checks))
 
 
-def _planned(site: Site, changes: Changeset, record: Record | None) -> Planned:
+def _planned(site: Site, changes: Changeset, record: Record | None, host: Host) -> Planned:
     pending = tuple(sorted(differences(changes, record, site.machine)))
     wanted = {file.path: file.content for file in changes.files}
     parts: list[str] = []
@@ -182,7 +225,7 @@ def _planned(site: Site, changes: Changeset, record: Record | None) -> Planned:
         there = site.machine.read(path if path.startswith("/") else f"{site.layout.current}/{path}", 8 << 20) or b""
         old, new = (text.decode(errors="replace").splitlines(keepends=True) for text in (there, wanted.get(path, b"")))
         parts += difflib.unified_diff(old, new, f"now: {path}", f"then: {path}")
-    return Planned(changes=changes, pending=pending, diff="".join(parts))
+    return Planned(changes=changes, pending=pending, diff="".join(parts), host=host)
 
 
 def _preflight(site: Site, deployment: Deployment) -> None:

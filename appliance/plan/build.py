@@ -1,23 +1,16 @@
 """Puts the decisions together into one Deployment."""
 
+from collections.abc import Iterator
+
 from appliance.catalog import Catalog
-from appliance.domain.deployment import (
-    Deployment,
-    Gateway,
-    Layout,
-    Model,
-    Reason,
-    Refusal,
-    Release,
-    Route,
-    Service,
-)
+from appliance.domain.deployment import Deployment, Gateway, Layout, Model, Reason, Refusal, Route, Service
 from appliance.domain.host import Host
 from appliance.domain.spec import ApplianceSpec, ModelSpec
 from appliance.engines import engine
 from appliance.errors import HostError
 from appliance.gateway import TRIPLETS
-from appliance.plan import choose, size
+from appliance.plan import choose, keep, share, size
+from appliance.plan.room import pools, room
 from appliance.runtimes import runtime, runtimes
 
 SCHEMA = 1
@@ -25,42 +18,66 @@ SOCKET_LIMIT = 107
 """Bytes of a unix socket's path that the kernel takes, its final NUL left out."""
 LOAD_RATE = 100 << 20
 """Bytes a second that the slowest disk we expect reads weights at."""
+COMPILE = 600
+"""Seconds that an engine on a GPU may take beside that to load its libraries, compile kernels and capture graphs."""
+PORTS = range(18100, 19100)
+"""Where engines listen that know no unix sockets, on 127.0.0.1 only."""
 ACCOUNTS = ("llm-engine", "llm-gateway", "llm-appliance")
 """User of the engines, user of the gateway, group of both."""
 
 
 def plan(
-    spec: ApplianceSpec, models: tuple[Model, ...], host: Host, layout: Layout, catalog: Catalog, *, python: str
-) -> Deployment:
-    """Return what will run; `models` are the spec's, inspected. Raises HostError when something cannot be."""
-    chosen_runtime, runtime_reason = _runtime(spec, host, layout)
-    choices = {model.name: choose.release(item, model, host, catalog) for item, model in _pairs(spec, models)}
-    budget = size.Budget(total=host.memory)
-    services: list[Service] = []
-    reasons = [runtime_reason]
+    spec: ApplianceSpec, models: tuple[Model, ...], host: Host, layout: Layout, catalog: Catalog,
+    *, python: str, before: Deployment | None = None,
+) -> Deployment:  # fmt: skip
+    """Return what will run; `models` are the spec's, inspected. Raises HostError when something cannot be.
+
+    `before` is what runs now: a model that is asked for as it was keeps its engine, its GPUs and its layout.
+    """
+    chosen, reason = _runtime(spec, host, layout)
+    kept = keep.kept(spec, models, host, before, chosen)
+    here, where = room(host), pools(host)
+    for service in (one for services, _ in kept.values() for one in services):
+        here = here.take(service.loads, where, running=True)
+    for service in before.services if before else ():
+        here = here if service.model in kept else here.without(service.loads, where)
+    artifacts = {one.digest: one for one in before.artifacts} if before else {}
+    services: dict[str, tuple[Service, ...]] = {name: replicas for name, (replicas, _) in kept.items()}
+    fits: dict[str, size.Fitted] = {}
+    ports = _ports(host, services)
     for item, model in _pairs(spec, models):
-        release, reason = choices[model.name]
-        fitted, size_reason = budget.fit(item, model, engine(release.engine))
-        program = engine(release.engine).program(release, layout.state, python)
-        services += _services(item, model, release, fitted, layout, host, program)
-        reasons += [reason, size_reason]
+        if item.name in kept:
+            continue
+        candidates = choose.candidates(item, model, host, catalog, chosen)
+        fits[item.name], here = size.fit(item, model, candidates, host, here)
+        artifacts |= {one.digest: one for one in fits[item.name].candidate.release.artifacts}
+        services[item.name] = _services(item, model, fits[item.name], layout, host, python, ports)
+    grown = share.grow(tuple(one for name in fits for one in services[name]), host, here)
+    services |= {name: tuple(one for one in grown if one.model == name) for name in fits}
+    ordered = tuple(one for item in spec.models for one in services[item.name])
+    told = {name: reasons for name, (_, reasons) in kept.items()}
+    for item, model in _pairs(spec, models):
+        if item.name in fits:
+            fitted = fits[item.name]
+            why = size.explain(item, model, services[item.name], fitted, host)
+            told[item.name] = (choose.reason(item, fitted.candidate, fitted.refused), why)
     owner, gateway_user, group = _accounts(host, layout)
-    releases = {release.engine: release for release, _ in choices.values()}
     gateway_artifact = choose.gateway(catalog, host)
+    used = dict.fromkeys(digest for service in ordered for digest in service.artifacts)
     return Deployment(
         schema=SCHEMA,
         spec=spec,
         layout=layout,
-        runtime=chosen_runtime,
+        runtime=chosen,
         user=owner,
         gateway_user=gateway_user,
         group=group,
         python=python,
         models=models,
-        services=tuple(services),
-        gateway=_gateway(spec, services, layout, host, gateway_artifact.digest),
-        artifacts=(gateway_artifact, *(artifact for release in releases.values() for artifact in release.artifacts)),
-        reasons=tuple(reasons),
+        services=ordered,
+        gateway=_gateway(spec, ordered, layout, host, gateway_artifact.digest),
+        artifacts=(gateway_artifact, *(artifacts[digest] for digest in used)),
+        reasons=(reason, *(one for item in spec.models for one in told[item.name])),
     )
 
 
@@ -91,28 +108,48 @@ def _runtime(spec: ApplianceSpec, host: Host, layout: Layout) -> tuple[str, Reas
 
 
 def _services(
-    item: ModelSpec, model: Model, release: Release, fitted: size.Fitted, layout: Layout, host: Host, program: str
-) -> list[Service]:
+    item: ModelSpec, model: Model, fitted: size.Fitted, layout: Layout, host: Host, python: str, ports: Iterator[int]
+) -> tuple[Service, ...]:
+    release = fitted.candidate.release
+    module = engine(release.engine)
     names = [item.name] if item.replicas == 1 else [f"{item.name}_{n}" for n in range(1, item.replicas + 1)]
-    first = model.weights.files[0].name if model.weights.files else ""
-    return [
+    return tuple(
         Service(
             name=name,
             model=item.name,
             engine=release.engine,
             version=release.version,
-            program=program,
-            weights=f"{layout.state}/store/models/{model.digest}/{first}" if first else "",
+            program=module.program(release, layout.state, python),
+            weights=_weights(model, layout),
             socket=_socket(layout, name),
-            context=fitted.context,
-            parallel=fitted.parallel,
+            setting=place.setting,
             threads=max(1, host.cpus // item.replicas),
-            memory=fitted.memory,
-            start_timeout=60 + model.weights.size // LOAD_RATE,
+            start_timeout=60 + model.weights.size // LOAD_RATE + (COMPILE if module.FILLS else 0),
+            accelerator=release.accelerator,
+            gpus=tuple(gpu.visible for gpu in place.gpus),
+            vendor=place.gpus[0].vendor if place.gpus else "",
+            loads=place.loads,
+            artifacts=tuple(one.digest for one in release.artifacts),
+            port=next(ports) if module.ADDRESS == "tcp" else 0,
             options=item.options,
         )
-        for name in names
-    ]
+        for name, place in zip(names, fitted.places, strict=True)
+    )
+
+
+def _ports(host: Host, services: dict[str, tuple[Service, ...]]) -> Iterator[int]:
+    """Yield the ports that nobody has, neither somebody else here nor a replica of ours."""
+    taken = {port.port for port in host.ports}
+    taken |= {service.port for replicas in services.values() for service in replicas}
+    return (port for port in PORTS if port not in taken)
+
+
+def _weights(model: Model, layout: Layout) -> str:
+    """Return what an engine is pointed at: the first GGUF file, or the directory of safetensors."""
+    home = f"{layout.state}/store/models/{model.digest}"
+    if not model.weights.files:
+        return ""
+    return f"{home}/{model.weights.files[0].name}" if model.weights.format == "gguf" else home
 
 
 def _socket(layout: Layout, name: str) -> str:
@@ -125,11 +162,14 @@ def _socket(layout: Layout, name: str) -> str:
     return path
 
 
-def _gateway(spec: ApplianceSpec, services: list[Service], layout: Layout, host: Host, digest: str) -> Gateway:
+def _gateway(spec: ApplianceSpec, services: tuple[Service, ...], layout: Layout, host: Host, digest: str) -> Gateway:
     root = f"{layout.state}/gateway/{digest[:16]}"
     triplet = TRIPLETS.get(host.arch, "")
     if not triplet:
         raise HostError(f"no gateway packages for {host.arch}", hint=f"supported: {', '.join(TRIPLETS)}")
+    by_model: dict[str, list[Service]] = {}
+    for service in services:
+        by_model.setdefault(service.model, []).append(service)
     return Gateway(
         host=spec.host,
         port=spec.port,
@@ -142,8 +182,8 @@ def _gateway(spec: ApplianceSpec, services: list[Service], layout: Layout, host:
             Route(
                 name=item.name,
                 upstream_model=item.name,
-                health=engine(next(one.engine for one in services if one.model == item.name)).HEALTH,
-                sockets=tuple(service.socket for service in services if service.model == item.name),
+                health=engine(by_model[item.name][0].engine).HEALTH,
+                replicas=tuple((service.name, service.address) for service in by_model[item.name]),
             )
             for item in spec.models
         ),

@@ -1,38 +1,111 @@
-"""Which engine release serves a model here, and what it is made of on this machine."""
+"""Which engine releases serve a model here, in the order of preference, and what they are made of on this machine."""
 
 import hashlib
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 
-from appliance.catalog import DIRECTORY, Catalog
+from appliance.catalog import Catalog, requirements
 from appliance.domain.deployment import Artifact, Model, Reason, Refusal, Release
-from appliance.domain.host import Host
+from appliance.domain.host import Gpu, Host
 from appliance.domain.spec import ModelSpec
-from appliance.engines import engine
+from appliance.engines import engine, engines
 from appliance.errors import HostError
+from appliance.plan import drivers, fitness
 
 RECIPE = "1"
 """Changes when the way of building changes, so that everything built before is left alone."""
 
 
-def release(item: ModelSpec, model: Model, host: Host, catalog: Catalog) -> tuple[Release, Reason]:
-    """Return the first release of the catalog that does not refuse; its order is the order of preference."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One release on GPUs of one kind: everything that can be told without counting memory says that it works."""
+
+    release: Release
+    """With the artifacts of the runtime's way only, each named by its digest."""
+    gpus: tuple[Gpu, ...] = ()
+    """All that may be used, equal among each other unless the operator named them; () = it computes on the CPU.
+    They are `Host.devices`: a slice of a GPU is one of its own, and one process can use one slice only."""
+    refused: tuple[Refusal, ...] = ()
+    """What was passed over since the candidate before this one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What is to be said of one row of the catalog."""
+
+    row: Release
+    groups: tuple[tuple[Gpu, ...], ...]
+    why: str
+    """"" = it can serve the model on each of the groups."""
+
+
+def candidates(
+    item: ModelSpec, model: Model, host: Host, catalog: Catalog, runtime: str = "systemd"
+) -> tuple[Candidate, ...]:
+    """Return what can serve the model, best first. Raises HostError with every reason when nothing can."""
+    found: list[Candidate] = []
+    passed: list[Verdict] = []
+    for verdict in verdicts(item, model, host, catalog, runtime):
+        if verdict.why:
+            passed.append(verdict)
+        for gpus in verdict.groups:
+            row = resolve(verdict.row, gpus, host, runtime)
+            found.append(Candidate(release=row, gpus=gpus, refused=together(passed)))
+            passed = []
+    if not found:
+        raise _nothing(item, model, host, passed, runtime)
+    return tuple(found)
+
+
+def release(
+    item: ModelSpec, model: Model, host: Host, catalog: Catalog, runtime: str = "systemd"
+) -> tuple[Release, Reason]:
+    """Return the first candidate's release and why it is the one."""
+    first = candidates(item, model, host, catalog, runtime)[0]
+    return first.release, reason(item, first, first.refused)
+
+
+def reason(item: ModelSpec, chosen: Candidate, refused: Sequence[Refusal]) -> Reason:
+    """Return why this candidate was taken, after all those that were passed over."""
+    why = "asked for" if item.engine != "auto" else "the first of the catalog that works here"
+    return Reason(subject=f"engine for {item.name}", chosen=label(chosen.release), why=why, refused=tuple(refused))
+
+
+def label(row: Release) -> str:
+    """Return how people are told of a release."""
+    return f"{row.engine} {row.version} ({row.accelerator})"
+
+
+def verdicts(item: ModelSpec, model: Model, host: Host, catalog: Catalog, runtime: str) -> Iterator[Verdict]:
+    """Judge every row that is asked for, in the catalog's order, which is the order of preference."""
     if item.engine != "auto":
         engine(item.engine)
-    candidates = [row for row in catalog.releases if item.engine in ("auto", row.engine)]
-    if not candidates:
+    rows = [row for row in catalog.releases if item.engine in ("auto", row.engine)]
+    if not rows:
         raise HostError(f"the catalog holds no release of {item.engine}", hint="leave --engine out to choose")
-    refused: list[Refusal] = []
-    for row in candidates:
-        why = engine(row.engine).refuse(model, host, row)
-        if why is None:
-            subject, chosen = f"engine for {item.name}", f"{row.engine} {row.version} ({row.accelerator})"
-            asked = "asked for" if item.engine != "auto" else "the first of the catalog that works here"
-            return _resolve(row, host), Reason(subject=subject, chosen=chosen, why=asked, refused=tuple(refused))
-        refused.append(Refusal(name=f"{row.engine} {row.version}", why=why))
-    raise HostError(
-        f"no engine can serve {item.name}: " + "; ".join(f"{one.name}: {one.why}" for one in refused),
-        hint="a GGUF file of the same model can be served on the CPU",
-    )
+    for row in rows:
+        if host.arch not in row.arch and any(_same(row, other) and host.arch in other.arch for other in rows):
+            continue  # the same release for another processor: the row for this one says what is to be said
+        why = _refuse(row, model, host)
+        fit = fitness.Fit(why=why) if why else fitness.fit(row, host, item.gpus, runtime)
+        yield Verdict(row=row, groups=fit.groups, why=fit.why)
+
+
+def _refuse(row: Release, model: Model, host: Host) -> str | None:
+    """Ask the engine; one that a newer catalog names is not known here."""
+    module = engines().get(row.engine)
+    return module.refuse(model, host, row) if module else "this version of llm-appliance does not know the engine"
+
+
+def _same(row: Release, other: Release) -> bool:
+    return (row.engine, row.version, row.accelerator) == (other.engine, other.version, other.accelerator)
+
+
+def together(passed: Sequence[Verdict]) -> tuple[Refusal, ...]:
+    """Say once what several releases of an engine in a row were passed over for."""
+    groups = groupby(passed, key=lambda verdict: (verdict.row.engine, verdict.why))
+    return tuple(Refusal(name=_span([verdict.row for verdict in group]), why=why) for (_, why), group in groups)
 
 
 def gateway(catalog: Catalog, host: Host) -> Artifact:
@@ -41,23 +114,53 @@ def gateway(catalog: Catalog, host: Host) -> Artifact:
     return Artifact(name="gateway", kind="debs", ref=" ".join(catalog.gateway_packages), digest=_digest(*subject))
 
 
-def _resolve(row: Release, host: Host) -> Release:
+def resolve(row: Release, gpus: tuple[Gpu, ...], host: Host, runtime: str) -> Release:
     """Name each artifact by everything that decides what its bytes will be on this machine."""
-    return replace(row, artifacts=tuple(_resolve_artifact(artifact, host) for artifact in row.artifacts))
+    artifacts = (_for(gpus, one) for one in fitness.ways(row, runtime))
+    return replace(row, artifacts=tuple(replace(one, digest=_name(one, row, host)) for one in artifacts))
 
 
-def _resolve_artifact(artifact: Artifact, host: Host) -> Artifact:
-    parts = [RECIPE, artifact.ref, artifact.source_sha256, host.arch, *host.cpu_flags]
-    if artifact.kind == "wheels":
-        parts += [host.python, requirements(artifact)]
-    return replace(artifact, digest=_digest(*parts))
+def _for(gpus: tuple[Gpu, ...], artifact: Artifact) -> Artifact:
+    """Say for which GPUs something is built."""
+    codes = sorted({gpu.compute_capability.replace(".", "") for gpu in gpus if gpu.compute_capability})
+    if artifact.kind != "build" or not codes:
+        return artifact
+    wanted = ";".join(f"{code}-real" for code in codes)
+    return replace(artifact, pins=(*artifact.pins, f"CMAKE_CUDA_ARCHITECTURES={wanted}"))
 
 
-def requirements(artifact: Artifact) -> str:
-    """Return the pinned, hashed requirements of a Python environment."""
-    name, _, version = artifact.ref.partition("==")
-    return (DIRECTORY / "requirements" / f"{name.partition('[')[0]}-{version}.txt").read_text()
+def _name(artifact: Artifact, row: Release, host: Host) -> str:
+    origin = (RECIPE, artifact.ref, artifact.source_sha256)
+    if artifact.kind == "image":
+        return artifact.digest or _digest(*origin)
+    if artifact.kind == "build":
+        compiler = (host.cuda_toolkit,) if row.api == "cuda" else ()
+        return _digest(*origin, host.arch, *host.cpu_flags, *artifact.pins, *compiler)
+    lock = requirements(artifact)
+    if not lock:
+        return _digest(*origin, *artifact.pins, *artifact.indexes, host.python, host.arch)
+    # What has a torch is made of ready wheels; the others are compiled here, for this processor.
+    flags = () if row.torch else host.cpu_flags
+    return _digest(*origin, host.arch, *flags, host.python, lock)
 
 
 def _digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _span(rows: Sequence[Release]) -> str:
+    first, last = rows[0], rows[-1]
+    if len(rows) == 1:
+        return label(first)
+    versions = first.version if first.version == last.version else f"{first.version} … {last.version}"
+    return f"{first.engine} {versions} ({len(rows)} builds)"
+
+
+def _nothing(item: ModelSpec, model: Model, host: Host, passed: Sequence[Verdict], runtime: str) -> HostError:
+    """Return the error with every reason, and the way out: another driver, or another form of the model."""
+    said = "; ".join(f"{one.name}: {one.why}" for one in together(passed))
+    rows = tuple(verdict.row for verdict in passed if not _refuse(verdict.row, model, host))
+    hints = [drivers.driver_that_would_do(host, rows, item.gpus, runtime)]
+    if model.weights.format == "safetensors":
+        hints.append("a GGUF file of the same model can be served by llama.cpp, on the CPU too")
+    return HostError(f"no engine can serve {item.name}: {said}", hint="; ".join(filter(None, hints)))

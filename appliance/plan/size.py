@@ -1,70 +1,252 @@
-"""How much context each model gets: the largest that fits the memory that is left."""
+"""The largest layout of a model that fits the memory that is left: on which GPUs, with how much context."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
-from appliance.domain.deployment import Model, Reason
+from appliance.domain.deployment import Load, Model, Reason, Refusal, Service, Setting
+from appliance.domain.host import Gpu, Host
 from appliance.domain.spec import ModelSpec
-from appliance.engines import Engine
+from appliance.domain.version import version
+from appliance.engines import Engine, engine
 from appliance.errors import HostError
+from appliance.plan import ladder
+from appliance.plan.choose import Candidate
+from appliance.plan.room import Room, pools, sets, summed
 
-SHARE = 0.9
-"""Part of the memory that models may take; the rest is the system's and the gateway's."""
-SMALLEST = 512
-"""Tokens; a smaller context serves nobody."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """What one replica gets."""
+
+    gpus: tuple[Gpu, ...]
+    setting: Setting
+    loads: tuple[Load, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
-    """What a replica gets."""
+    """What a model gets."""
 
-    context: int
-    parallel: int
-    memory: int
-    """Bytes for one replica."""
-
-
-class Budget:
-    """Memory that is handed out model by model, in the order of the spec."""
-
-    def __init__(self, *, total: int) -> None:
-        self._total = total
-        self._left = int(total * SHARE)
-
-    def fit(self, item: ModelSpec, model: Model, module: Engine) -> tuple[Fitted, Reason]:
-        """Return the largest context that fits, halving; one that was asked for is never cut."""
-        parallel = item.parallel or module.PARALLEL
-        wanted = item.context or model.weights.context_length or 4096
-        context = wanted
-        while True:
-            items = module.estimate(model, context, parallel)
-            memory = sum(amount for _, amount in items)
-            if memory * item.replicas <= self._left:
-                break
-            if item.context or context // 2 < SMALLEST:
-                raise HostError(self._refusal(item, items, context, parallel), hint=_way_out(item, parallel))
-            context //= 2
-        self._left -= memory * item.replicas
-        why = f"{_mib(memory)} of {_mib(self._total)}: " + ", ".join(f"{name} {_mib(amount)}" for name, amount in items)
-        cut = f" (trained for {wanted}, cut to fit)" if context < wanted else ""
-        chosen = f"{context} tokens × {parallel} at the same time{cut}"
-        return Fitted(context=context, parallel=parallel, memory=memory), Reason(
-            subject=f"context of {item.name}", chosen=chosen, why=why
-        )
-
-    def _refusal(self, item: ModelSpec, items: tuple[tuple[str, int], ...], context: int, parallel: int) -> str:
-        need = sum(amount for _, amount in items) * item.replicas
-        parts = ", ".join(f"{name} {_mib(amount)}" for name, amount in items)
-        return (
-            f"{item.name} does not fit: {context} tokens × {parallel} need {_mib(need)} ({parts}), "
-            f"{_mib(self._left)} are left of {_mib(self._total)}"
-        )
+    candidate: Candidate
+    places: tuple[Place, ...]
+    """One for each replica."""
+    steps: tuple[Refusal, ...]
+    """Settings that were tried before and did not fit."""
+    refused: tuple[Refusal, ...] = ()
+    """Releases that were passed over, for what they need or for the memory that they take."""
 
 
-def _way_out(item: ModelSpec, parallel: int) -> str:
-    if item.context:
-        return f"try --context {max(SMALLEST, item.context // 2)}"
-    return "try --parallel 1" if parallel > 1 else "take a smaller quantisation, or remove another model"
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """The last layout of a candidate that did not fit."""
+
+    setting: Setting
+    loads: tuple[Load, ...]
+    gpus: tuple[Gpu, ...]
 
 
-def _mib(amount: int) -> str:
+def fit(
+    item: ModelSpec, model: Model, candidates: tuple[Candidate, ...], host: Host, here: Room
+) -> tuple[Fitted, Room]:
+    """Return the first candidate's largest layout that fits, and what it leaves. Raises HostError with the numbers."""
+    attempts: list[tuple[Candidate, _Attempt]] = []
+    found = _search(item, model, candidates, host, here, attempts)
+    if found is None:
+        raise _nothing(item, model, attempts, host, here)
+    return found
+
+
+def _search(
+    item: ModelSpec, model: Model, candidates: tuple[Candidate, ...], host: Host, here: Room,
+    attempts: list[tuple[Candidate, _Attempt]],
+) -> tuple[Fitted, Room] | None:  # fmt: skip
+    """Go down each candidate's ladder; what was tried last of each that does not fit goes into `attempts`."""
+    passed: list[Refusal] = []
+    tried: set[tuple[str, tuple[str, ...]]] = set()
+    for candidate in candidates:
+        passed += candidate.refused
+        # An older release of the same engine takes as much of the same GPUs.
+        what = (candidate.release.engine, tuple(gpu.device for gpu in candidate.gpus))
+        if what in tried:
+            continue
+        tried.add(what)
+        refused: list[Refusal] = []
+        last: _Attempt | None = None
+        module = engine(candidate.release.engine)
+        for setting, _ in ladder.ladder(item, model, module, candidate.gpus):
+            places, left, attempt = _all(item, model, module, setting, candidate.gpus, host, here)
+            if places:
+                steps = _shortened(refused)
+                return Fitted(candidate=candidate, places=places, steps=steps, refused=tuple(passed)), left
+            last = attempt or last
+            if attempt:
+                refused.append(Refusal(name=words(setting, model, module), why=_short(attempt, host, here)))
+        if last:
+            attempts.append((candidate, last))
+            passed.append(Refusal(name=_name(candidate), why=_short(last, host, here)))
+    return None
+
+
+def explain(item: ModelSpec, model: Model, services: tuple[Service, ...], fitted: Fitted, host: Host) -> Reason:
+    """Return what a model gets, item by item, and every step down that led there."""
+    setting = services[0].setting
+    module = engine(services[0].engine)
+    totals = {"ram": host.memory} | {gpu.device: gpu.memory or host.memory for gpu in host.devices}
+    devices = [
+        f"{load.device} {gib(load.total)} of {gib(totals[load.device])}: "
+        + ", ".join(f"{name} {gib(amount)}" for name, amount in load.items)
+        for service in services
+        for load in service.loads
+        if load.items
+    ]
+    trained = model.weights.context_length
+    cut = f" (trained for {trained})" if setting.context < trained else ""
+    return Reason(
+        subject=f"memory of {item.name}",
+        chosen=words(setting, model, module) + _where(services) + cut,
+        why="; ".join(devices),
+        refused=fitted.steps,
+    )
+
+
+def _where(services: tuple[Service, ...]) -> str:
+    """Say which devices the replicas have, and that the weights lie in RAM where they have none."""
+    places = [
+        " + ".join(load.device for load in service.loads if load.device != "ram") or "the CPU" for service in services
+    ]
+    return f" on {'; '.join(dict.fromkeys(places))}"
+
+
+def words(setting: Setting, model: Model, module: Engine) -> str:
+    """Write a setting for people."""
+    text = f"{setting.context} tokens × {setting.parallel} at the same time"
+    if setting.kv_type != "auto":
+        text += f", KV cache {setting.kv_type}"
+    if 0 < setting.gpu_layers <= module.layers(model):
+        text += f", {setting.gpu_layers} of {model.weights.layers} layers on the GPU"
+    return text
+
+
+def gib(amount: int) -> str:
+    """Write bytes for people."""
     return f"{amount / 2**30:.1f} GiB" if amount >= 10 << 30 else f"{amount >> 20} MiB"
+
+
+def _all(
+    item: ModelSpec, model: Model, module: Engine, setting: Setting, gpus: tuple[Gpu, ...], host: Host, here: Room
+) -> tuple[tuple[Place, ...], Room, _Attempt | None]:
+    """Place every replica of one setting; () and the nearest attempt where one of them finds no place."""
+    where, left = pools(host), here
+    places: list[Place] = []
+    for _ in range(item.replicas):
+        attempt: _Attempt | None = None
+        for chosen in _choices(item, model, module, gpus, left):
+            shaped = _shaped(setting, module, model, chosen)
+            loads = module.estimate(model, shaped, chosen)
+            attempt = _Attempt(shaped, loads, chosen)
+            if left.holds(loads, where):
+                places.append(Place(gpus=chosen, setting=shaped, loads=loads))
+                left = left.take(loads, where)
+                break
+        else:
+            return (), here, attempt
+    return tuple(places), left, None
+
+
+def _choices(
+    item: ModelSpec, model: Model, module: Engine, gpus: tuple[Gpu, ...], here: Room
+) -> Iterator[tuple[Gpu, ...]]:
+    """Yield the GPUs that one replica may get, the fewest first; () alone where it computes on the CPU."""
+    if not gpus:
+        yield ()
+        return
+    if isinstance(item.gpus, tuple):
+        yield tuple(gpu for gpu in gpus if gpu.index in item.gpus)
+        return
+    for count in module.spreads(model, len(gpus)):
+        if item.gpus in (None, count):
+            yield from sets(gpus, count, here)
+
+
+def _shaped(setting: Setting, module: Engine, model: Model, gpus: tuple[Gpu, ...]) -> Setting:
+    """Say what follows from the GPUs: how many share a layer, and the type that they compute in."""
+    if not gpus:
+        return setting
+    old = any(gpu.vendor == "nvidia" and version(gpu.compute_capability) < (8, 0) for gpu in gpus)
+    whole = not module.layers(model)  # an engine that moves single layers does not divide them
+    return replace(setting, tensor_parallel=len(gpus) if whole else 1, dtype="half" if old and whole else setting.dtype)
+
+
+def _short(attempt: _Attempt, host: Host, here: Room) -> str:
+    """Say which memory is too small, with the numbers."""
+    needed = summed(attempt.loads, pools(host))
+    worst = max(needed, key=lambda pool: needed[pool] - here.free(pool) if pool in here.left else needed[pool])
+    others = f" on each of {len(attempt.gpus)} GPUs" if len(attempt.gpus) > 1 and worst != "ram" else f" of {worst}"
+    free = here.free(worst) if worst in here.left else 0
+    return f"needs {gib(needed[worst])}{others}, {gib(free)} are free of {gib(here.total.get(worst, 0))}"
+
+
+def _shortened(refused: list[Refusal]) -> tuple[Refusal, ...]:
+    """Keep the ends of a long way down: hundreds of layers tell nobody anything."""
+    return tuple(refused) if len(refused) <= 8 else (*refused[:6], *refused[-2:])
+
+
+def _name(candidate: Candidate) -> str:
+    release = candidate.release
+    return f"{release.engine} {release.version} ({release.accelerator})"
+
+
+def _nothing(
+    item: ModelSpec, model: Model, attempts: list[tuple[Candidate, _Attempt]], host: Host, here: Room
+) -> HostError:
+    """Say what the least would take with each engine, and what can be done."""
+    if not attempts:
+        asked = item.gpus if isinstance(item.gpus, int) else len(item.gpus or ())
+        return HostError(
+            f"{item.name} cannot be spread over {asked} GPUs of one kind here",
+            hint="leave --gpus out to choose, or take another number",
+        )
+    lines = []
+    for candidate, attempt in attempts:
+        parts = max(attempt.loads, key=lambda load: load.total)
+        items = ", ".join(f"{name} {gib(amount)}" for name, amount in parts.items)
+        module = engine(candidate.release.engine)
+        said = words(attempt.setting, model, module)
+        lines.append(f"{_name(candidate)}: {said} {_short(attempt, host, here)} ({items})")
+    return HostError(f"{item.name} does not fit: " + "; ".join(lines), hint=_way_out(item, model, attempts, host, here))
+
+
+def _way_out(
+    item: ModelSpec, model: Model, attempts: list[tuple[Candidate, _Attempt]], host: Host, here: Room
+) -> str:  # fmt: skip
+    """Find what would fit: the operator's own wishes are the first that can give way."""
+    if item.strict:
+        return "leave --strict out, and it steps down to what fits"
+    candidates = tuple(candidate for candidate, _ in attempts)
+    for flag, loosened in (
+        ("--context", replace(item, context=None)),
+        ("--parallel", replace(item, parallel=None)),
+        ("--gpus", replace(item, gpus=None)),
+        ("--replicas", replace(item, replicas=1)),
+        ("", replace(item, context=None, parallel=None, gpus=None, replicas=1)),
+    ):
+        if loosened == item:
+            continue
+        found = _search(loosened, model, candidates, host, here, [])
+        if found is None:
+            continue
+        fitted = found[0]
+        setting = fitted.places[0].setting
+        value = {
+            "--context": setting.context, "--parallel": setting.parallel,
+            "--gpus": len(fitted.places[0].gpus), "--replicas": 1,
+        }.get(flag)  # fmt: skip
+        module = engine(fitted.candidate.release.engine)
+        return f"try {flag} {value}" if flag else f"{words(setting, model, module)} would fit"
+    return f"take a smaller quantisation{_smaller(model)}, more GPUs, or remove another model"
+
+
+def _smaller(model: Model) -> str:
+    """Say what a 4-bit release of the same model would take, where that is less than a half."""
+    four = model.weights.parameters * 9 // 16
+    return f" (4 bits: about {gib(four)})" if 0 < four < model.weights.tensors // 2 else ""

@@ -1,14 +1,15 @@
 """Renders every page of a deployment into a Changeset."""
 
 import hashlib
+from dataclasses import replace
 from functools import cache
 
 import jinja2
 
 from appliance import codec, gateway, resources
 from appliance.domain.changes import Changeset, File, Page, Unit
-from appliance.domain.deployment import Deployment
-from appliance.engines import engine
+from appliance.domain.deployment import Deployment, Launch, Service
+from appliance.engines import VISIBILITY, engine
 from appliance.errors import ApplianceError
 from appliance.render import quoting
 from appliance.runtimes import runtime
@@ -42,10 +43,17 @@ def render(deployment: Deployment, spec_files: tuple[File, ...] = ()) -> Changes
 def launches(deployment: Deployment) -> tuple[Unit, ...]:
     """Return each service with its argv and environment."""
     return tuple(
-        Unit(service=service, launch=module.launch(service), health=module.HEALTH)
+        Unit(service=service, launch=_with_gpus(module.launch(service), service), health=module.HEALTH)
         for service in deployment.services
         for module in (engine(service.engine),)
     )
+
+
+def _with_gpus(launch: Launch, service: Service) -> Launch:
+    """Show a replica its own GPUs and no others; one that computes on the CPU sees none, whatever it was built for."""
+    if not service.gpus:
+        return launch
+    return replace(launch, env=(*launch.env, (VISIBILITY[service.vendor], ",".join(service.gpus))))
 
 
 def _file(page: Page) -> File:

@@ -12,6 +12,19 @@ PREFERENCE: Final = 20
 UNITS: Final = "/etc/systemd/system"
 UMBRELLA: Final = "llm-appliance.service"
 GATEWAY: Final = "llm-appliance-gateway.service"
+DEVICES: Final = {
+    "nvidia": ("char-nvidia*",),
+    "amd": ("char-kfd", "char-drm"),
+    "intel": ("char-drm",),
+    "ascend": ("char-davinci*", "char-devdrv-cdev", "char-hisi_hdc"),
+    "metax": ("char-mxcd*", "char-drm"),
+    "moore-threads": ("char-mtgpu*", "char-drm"),
+    "hygon": ("char-kfd", "char-mkfd", "char-drm"),
+}
+"""Vendor -> its devices, as /proc/devices calls them."""
+GROUPS: Final = ("render", "video")
+BY_GROUP: Final = ("amd", "intel", "hygon", "metax", "moore-threads")
+"""Vendors whose devices are open to those groups; NVIDIA's are to everybody."""
 OLDEST: Final = 250
 """Its `systemd-analyze verify` is the first that can be made to refuse unknown keys."""
 
@@ -69,6 +82,8 @@ def pages(deployment: Deployment, units: tuple[Unit, ...]) -> tuple[Page, ...]:
                     "group": deployment.group,
                     "python": deployment.python,
                     "health": item.health,
+                    "devices": DEVICES.get(item.service.vendor, ()),
+                    "groups": GROUPS if item.service.vendor in BY_GROUP else (),
                 },
             )
             for item in units

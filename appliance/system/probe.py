@@ -1,4 +1,4 @@
-"""Waits until an engine answers on its unix socket: `python -m appliance.system.probe SOCKET PATH SECONDS PID`."""
+"""Waits until an engine answers on its address: `python -m appliance.system.probe ADDRESS PATH SECONDS PID`."""
 
 import os
 import sys
@@ -12,10 +12,10 @@ PAUSE = 0.05
 
 def main() -> int:
     """Return 0 once it is healthy, 1 when it is gone or too late."""
-    socket, path, seconds, pid = sys.argv[1:]
+    address, path, seconds, pid = sys.argv[1:]
     deadline = time.monotonic() + float(seconds)
     while time.monotonic() < deadline:
-        if call(f"unix:{socket}", path, timeout=5).status == 200:
+        if call(address, path, timeout=5).status == 200:
             return 0
         if not _alive(int(pid)):
             return 1

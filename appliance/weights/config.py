@@ -4,14 +4,20 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from appliance.domain.weights import Layers
 from appliance.errors import ArtifactError
+from appliance.weights.classes import INNER
+from appliance.weights.feed import experts, feed_forward
 from appliance.weights.files import AGAIN, listed
+from appliance.weights.geometry import HIDDEN, LAYERS, cache, query_heads
 from appliance.weights.jsonfile import Object, read_object
+from appliance.weights.part import Part
 
 MAX_CONFIG = 16 << 20
 """Bytes of one of the small JSON files; those of real models have a few KiB, classifiers with labels some MiB."""
 _WORD = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _INNER = ("text_config", "llm_config", "language_config")
+_SIZED = frozenset({*LAYERS, "layers_block_type", "hybrid_override_pattern"})
 _CODE = ("config.json", "tokenizer_config.json", "processor_config.json", "preprocessor_config.json")
 
 
@@ -27,6 +33,14 @@ class Config:
     head_dim: int
     dtype: str
     """torch's name (`bfloat16`)."""
+    heads: int
+    hidden: int
+    feed_forward: int
+    vocabulary: int
+    experts: int
+    cache: tuple[Layers, ...]
+    tied: bool
+    """The embedding is used for the output too, even if the files hold a copy of it."""
 
 
 def read_config(directory: Path) -> Config:
@@ -38,16 +52,28 @@ def read_config(directory: Path) -> Config:
     hidden = _number(inner, ("hidden_size", "n_embd"), path)
     latent = _number(inner, ("kv_lora_rank",), path)
     rotary = _number(inner, ("qk_rope_head_dim",), path)
+    layers = _number(inner, ("num_hidden_layers", "n_layer"), path)
+    kv_heads = _number(inner, ("num_key_value_heads",), path)
+    head_dim = _number(inner, ("head_dim",), path)
+    architectures = _architectures(outer, path)
+    part = Part(inner)
+    layers = layers or part.number(*LAYERS) or _listed_layers(part)
+    hidden = hidden or part.number(*HIDDEN)
     return Config(
-        architectures=_architectures(outer, path),
+        architectures=architectures,
         context_length=_number(inner, ("max_position_embeddings", "n_positions", "max_seq_len"), path),
-        layers=_number(inner, ("num_hidden_layers", "n_layer"), path),
+        layers=layers,
         # A latent cache (MLA) is one head as wide as the latent and its rotary part; GGUF headers say it that way too.
-        kv_heads=1 if latent else _number(inner, ("num_key_value_heads",), path) or heads,
-        head_dim=latent + rotary
-        if latent
-        else _number(inner, ("head_dim",), path) or (hidden // heads if heads else 0),
+        kv_heads=1 if latent else kv_heads or heads,
+        head_dim=latent + rotary if latent else head_dim or (hidden // heads if heads else 0),
         dtype=_dtype(outer, path) or _dtype(inner, path),
+        heads=heads or query_heads(part),
+        hidden=hidden,
+        feed_forward=feed_forward(part, hidden),
+        vocabulary=part.number("vocab_size", "padded_vocab_size") or Part(outer).number("vocab_size"),
+        experts=experts(part),
+        cache=cache(inner, architectures[0], layers),
+        tied=bool(Part(outer).flag("tie_word_embeddings")),
     )
 
 
@@ -85,11 +111,23 @@ def _wants_code(outer: Object) -> bool:
 
 def _inner(outer: Object) -> Object:
     """Find the language model's part, where the model has others too (vision, audio)."""
-    for key in _INNER:
-        part = outer.get(key)
-        if isinstance(part, dict) and "num_hidden_layers" in part:
-            return part
+    thinker = outer.get("thinker_config")
+    for scope in (outer, thinker if isinstance(thinker, dict) else {}):
+        for key in _INNER:
+            part = scope.get(key)
+            if isinstance(part, dict) and not _SIZED.isdisjoint(whole := {**_defaults(part), **part}):
+                return whole
     return outer
+
+
+def _defaults(part: Object) -> dict[str, int]:
+    kind = part.get("model_type")
+    return INNER.get(kind, {}) if isinstance(kind, str) else {}
+
+
+def _listed_layers(part: Part) -> int:
+    """Count layers of a configuration that lists their types and has no number of them (Nemotron-H)."""
+    return len(part.words("layers_block_type") or part.words("layer_types") or part.word("hybrid_override_pattern"))
 
 
 def _architectures(outer: Object, path: Path) -> tuple[str, ...]:

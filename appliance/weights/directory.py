@@ -12,6 +12,7 @@ from appliance.weights.files import AGAIN, entries, listed, open_regular, read_h
 from appliance.weights.jsonfile import read_object
 from appliance.weights.safetensors import SafetensorsHeader, parse
 from appliance.weights.sniff import HEAD, foreign, is_lfs_pointer, is_safetensors, recognised
+from appliance.weights.tensors import together
 
 _INDEX = "model.safetensors.index.json"
 _MAX_INDEX = 64 << 20
@@ -44,6 +45,7 @@ def safetensors_weights(directory: Path) -> Weights:
     elements: Counter[str] = Counter()
     for _, header in read:
         elements.update(header.elements)
+    sizes = together(header.sizes for _, header in read)
     most = elements.most_common(1)[0][0] if elements else ""
     return Weights(
         format="safetensors",
@@ -56,6 +58,15 @@ def safetensors_weights(directory: Path) -> Weights:
         parameters=sum(elements.values()),
         quantisation=config.dtype or _TORCH.get(most, most.lower()),
         chat_template=has_chat_template(directory, names),
+        heads=config.heads,
+        hidden=config.hidden,
+        feed_forward=config.feed_forward,
+        vocabulary=config.vocabulary,
+        experts=config.experts,
+        cache=config.cache,
+        embedding=sizes.embedding,
+        output=0 if config.tied else sizes.output,
+        layer=sizes.largest(config.layers),
     )
 
 

@@ -2,6 +2,7 @@
 
 import struct
 
+BOOL = 7
 STRING = 8
 ARRAY = 9
 

@@ -1,6 +1,5 @@
 """The GGUF header: what it says of the model, and whether the file holds what it promises."""
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,35 +8,15 @@ from typing import BinaryIO
 from appliance.errors import ArtifactError
 from appliance.weights.cursor import Cursor
 from appliance.weights.files import AGAIN
-from appliance.weights.ggml import ARRAY, INTEGERS, SCALARS, STRING, TENSOR_TYPES, VALUE_NAMES
+from appliance.weights.ggml import SCALARS, TENSOR_TYPES
+from appliance.weights.metadata import MAX_NAME, MAX_PAIRS, Value, bound, read_metadata
+from appliance.weights.tensors import Sizes, sizes
 
 MAGIC = b"GGUF"
-MAX_PAIRS = 65_536
 MAX_TENSORS = 131_072
-_MAX_NAME = 256
-"""Bytes of a key or tensor name; ggml itself stops at 64 for tensors."""
-_MAX_LAYERS = 4096
-_MAX_KEPT = 64
-"""Kept values in one header; one architecture has about 15."""
 _MAX_DIMENSIONS = 4
 _MAX_ELEMENTS = 2**63 - 1
 _DEFAULT_ALIGNMENT = 32
-_TEMPLATE = "tokenizer.chat_template"
-_WORD = re.compile(r"[A-Za-z0-9._-]{1,64}")
-
-_STRINGS = frozenset({"general.architecture", "general.type"})
-_NUMBERS = frozenset({"general.alignment", "general.file_type", "split.no", "split.count", "split.tensors.count"})
-# By ending, because the architecture's name is in front and may come later in the file.
-_ENDINGS = (
-    ".context_length",
-    ".block_count",
-    ".embedding_length",
-    ".attention.head_count",
-    ".attention.head_count_kv",
-    ".attention.key_length",
-)
-
-Value = int | str | tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +32,9 @@ class GgufHeader:
     """Weights by tensor type (`Q4_K`); `type 99` where the type is unknown."""
     data_end: int
     """Bytes that the file must have at least."""
+    tokens: int
+    """Entries of the vocabulary."""
+    sizes: Sizes
 
     @property
     def parameters(self) -> int:
@@ -95,10 +77,10 @@ def parse(stream: BinaryIO, size: int, name: str = "GGUF file") -> GgufHeader:
     cursor = Cursor(stream, size, name)
     version = _version(cursor)
     tensor_count, pair_count = cursor.u64(), cursor.u64()
-    _bound(cursor, tensor_count, MAX_TENSORS, "tensors")
-    _bound(cursor, pair_count, MAX_PAIRS, "metadata pairs")
-    metadata, chat_template = _read_metadata(cursor, pair_count)
-    alignment = _alignment(cursor, metadata)
+    bound(cursor, tensor_count, MAX_TENSORS, "tensors")
+    bound(cursor, pair_count, MAX_PAIRS, "metadata pairs")
+    metadata = read_metadata(cursor, pair_count)
+    alignment = _alignment(cursor, metadata.values)
     tensors = _read_tensors(cursor, tensor_count, alignment)
     data_begin = -(-cursor.position // alignment) * alignment
     _check_overlap(cursor, tensors)
@@ -107,11 +89,13 @@ def parse(stream: BinaryIO, size: int, name: str = "GGUF file") -> GgufHeader:
         elements[tensor.kind] += tensor.elements
     return GgufHeader(
         version=version,
-        metadata=metadata,
-        chat_template=chat_template,
+        metadata=metadata.values,
+        chat_template=metadata.chat_template,
         tensors=tensor_count,
         elements=dict(elements),
         data_end=_check_end(tensors, data_begin, size, name, cursor.position),
+        tokens=metadata.tokens,
+        sizes=sizes((tensor.name, tensor.size or 0) for tensor in tensors),
     )
 
 
@@ -130,88 +114,6 @@ def _version(cursor: Cursor) -> int:
             hint="Get the ordinary GGUF of the model.",
         )
     raise cursor.error(f"GGUF version {version} is unknown; 2 and 3 are read", hint="Update llm-appliance.")
-
-
-def _bound(cursor: Cursor, count: int, most: int, what: str) -> None:
-    if count > most:
-        raise cursor.error(f"claims {count:,} {what}; {most:,} are allowed")
-
-
-def _read_metadata(cursor: Cursor, count: int) -> tuple[dict[str, Value], bool]:
-    kept: dict[str, Value] = {}
-    seen: set[str] = set()
-    chat_template = False
-    for _ in range(count):
-        key = cursor.text(_MAX_NAME, "a metadata key")
-        if key in seen:
-            raise cursor.error(f"metadata key {key!r} is there twice")
-        seen.add(key)
-        kind = cursor.u32()
-        if key == _TEMPLATE and kind == STRING:
-            chat_template = cursor.skip_string() > 0
-        elif key in _STRINGS or key in _NUMBERS or key.endswith(_ENDINGS):
-            kept[key] = _keep(cursor, key, kind)
-            _bound(cursor, len(kept), _MAX_KEPT, "pairs that describe the model")
-        else:
-            _skip(cursor, key, kind)
-    return kept, chat_template
-
-
-def _keep(cursor: Cursor, key: str, kind: int) -> Value:
-    if key in _STRINGS and kind == STRING:
-        word = cursor.text(_MAX_NAME, key)
-        if not _WORD.fullmatch(word):
-            raise cursor.error(f"{key} is {word!r}, which is no name")
-        return word
-    if key not in _STRINGS and kind in INTEGERS:
-        return _small(cursor, key, cursor.number(SCALARS[kind]))
-    if key.endswith(_ENDINGS) and kind == ARRAY:
-        return _keep_array(cursor, key)
-    raise cursor.error(f"{key!r} has the wrong type: {_kind_name(kind)}")
-
-
-def _keep_array(cursor: Cursor, key: str) -> tuple[int, ...]:
-    kind, count = cursor.u32(), cursor.u64()
-    if kind not in INTEGERS:
-        raise cursor.error(f"{key!r} has the wrong type: array of {_kind_name(kind)}")
-    if count > _MAX_LAYERS:
-        raise cursor.error(f"{key!r} claims {count:,} numbers; {_MAX_LAYERS:,} are allowed")
-    return tuple(_small(cursor, key, value) for value in cursor.numbers(SCALARS[kind], count))
-
-
-def _small(cursor: Cursor, key: str, value: int) -> int:
-    # What is kept goes into memory estimates; nothing real is above 32 bits.
-    if not 0 <= value < 2**32:
-        raise cursor.error(f"{key!r} is {value:,}, which is out of range")
-    return value
-
-
-def _skip(cursor: Cursor, key: str, kind: int) -> None:
-    if kind in SCALARS:
-        cursor.skip(SCALARS[kind].size)
-    elif kind == STRING:
-        cursor.skip_string()
-    elif kind == ARRAY:
-        _skip_array(cursor, key)
-    else:
-        raise cursor.error(f"metadata key {key!r} has the unknown value type {kind}")
-
-
-def _skip_array(cursor: Cursor, key: str) -> None:
-    kind, count = cursor.u32(), cursor.u64()
-    if kind in SCALARS:
-        cursor.skip(SCALARS[kind].size * count)
-    elif kind == STRING:
-        cursor.skip_strings(count)
-    elif kind == ARRAY:
-        # The format allows them, ggml refuses them, and nobody writes them.
-        raise cursor.error(f"metadata key {key!r} is an array of arrays")
-    else:
-        raise cursor.error(f"metadata key {key!r} is an array of the unknown value type {kind}")
-
-
-def _kind_name(kind: int) -> str:
-    return VALUE_NAMES[kind] if kind < len(VALUE_NAMES) else f"unknown value type {kind}"
 
 
 def _alignment(cursor: Cursor, metadata: Mapping[str, Value]) -> int:
@@ -236,7 +138,7 @@ def _read_tensors(cursor: Cursor, count: int, alignment: int) -> list[_Tensor]:
 
 
 def _read_tensor(cursor: Cursor) -> _Tensor:
-    name = cursor.text(_MAX_NAME, "a tensor name")
+    name = cursor.text(MAX_NAME, "a tensor name")
     dimensions = cursor.u32()
     if dimensions > _MAX_DIMENSIONS:
         raise cursor.error(f"tensor {name!r} claims {dimensions:,} dimensions; {_MAX_DIMENSIONS} are allowed")

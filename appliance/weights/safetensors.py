@@ -9,6 +9,7 @@ from typing import BinaryIO
 from appliance.errors import ArtifactError
 from appliance.weights.files import AGAIN
 from appliance.weights.jsonfile import Object, parse_object
+from appliance.weights.tensors import Sizes, sizes
 
 MAX_HEADER = 100_000_000
 """Bytes; the format's own limit."""
@@ -35,6 +36,7 @@ class SafetensorsHeader:
     """Stored elements by dtype (`BF16`); packed quantised weights count as the integers they are packed into."""
     data_end: int
     """Bytes that the file has."""
+    sizes: Sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,12 @@ def parse(stream: BinaryIO, size: int, name: str = "safetensors file") -> Safete
     elements: Counter[str] = Counter()
     for tensor in tensors:
         elements[tensor.dtype] += tensor.elements
-    return SafetensorsHeader(tensors=frozenset(described), elements=dict(elements), data_end=size)
+    return SafetensorsHeader(
+        tensors=frozenset(described),
+        elements=dict(elements),
+        data_end=size,
+        sizes=sizes((tensor.name, tensor.end - tensor.begin) for tensor in tensors),
+    )
 
 
 def _truncated(name: str, size: int, promised: int, more: str = "") -> ArtifactError:

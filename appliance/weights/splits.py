@@ -7,9 +7,11 @@ from pathlib import Path
 
 from appliance.domain.weights import WeightFile, Weights
 from appliance.errors import ArtifactError
+from appliance.weights.blocks import cache, feed_forward, kept_layers
 from appliance.weights.files import AGAIN, listed, open_regular, weight_file
 from appliance.weights.ggml import FILE_TYPES, GUESSED
 from appliance.weights.gguf import GgufHeader, parse
+from appliance.weights.tensors import together
 
 _SHARD = re.compile(r"(.+)-([0-9]{5})-of-([0-9]{5})\.gguf", re.DOTALL)
 _NOT_MODELS = {
@@ -88,6 +90,7 @@ def _weights(path: Path, files: tuple[WeightFile, ...], headers: tuple[GgufHeade
     _check_model(path, headers)
     architecture = first.text("general.architecture")
     layers = first.number(f"{architecture}.block_count")
+    sizes = together(header.sizes for header in headers)
     return Weights(
         format="gguf",
         architecture=architecture,
@@ -99,6 +102,15 @@ def _weights(path: Path, files: tuple[WeightFile, ...], headers: tuple[GgufHeade
         parameters=sum(header.parameters for header in headers),
         quantisation=_quantisation(headers),
         chat_template=first.chat_template,
+        heads=first.number(f"{architecture}.attention.head_count"),
+        hidden=first.number(f"{architecture}.embedding_length"),
+        feed_forward=feed_forward(first, architecture),
+        vocabulary=first.tokens or first.number(f"{architecture}.vocab_size"),
+        experts=first.number(f"{architecture}.expert_count"),
+        cache=cache(first, architecture),
+        embedding=sizes.embedding,
+        output=sizes.output,
+        layer=sizes.largest(kept_layers(first, architecture)),
     )
 
 

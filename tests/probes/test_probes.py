@@ -12,9 +12,9 @@ import pytest
 
 from appliance import codec
 from appliance.acquire.source import parse_pip_config
-from appliance.detect import linux, nvidia
+from appliance.detect import cgroup, cuda, docker, linux, mounts, ports
 from appliance.domain.changes import Command, Completed
-from tests.unit.recorded import Answer, RecordedMachine
+from tests.probes.vendors import VENDOR_READERS
 
 HERE = Path(__file__).parent
 CASES = sorted(HERE.glob("*/*.yaml"))
@@ -41,16 +41,37 @@ class Case:
 
 def memory(case: Case) -> dict[str, int]:
     total, available = linux.parse_meminfo(case.stdout)
-    return {"total": total, "available": available}
+    return {"total": total, "available": available, "swap": linux.parse_swap(case.stdout)}
+
+
+def processor(case: Case) -> dict[str, Any]:
+    return {"flags": list(linux.parse_cpu_flags(case.stdout)), "name": linux.parse_cpu_name(case.stdout)}
+
+
+def mountinfo(case: Case) -> dict[str, list[str]]:
+    found = mounts.parse_mountinfo(case.stdout)
+    places = sorted((seen[0] for seen in mounts.worthy(found)), key=lambda one: one.path)
+    groups = [f"{one.path} {one.kind} {one.root}" for one in found if one.kind.startswith("cgroup")]
+    return {"places": [f"{one.path} {one.kind}" for one in places], "cgroups": groups}
 
 
 READERS: dict[str, Callable[[Case], object]] = {
-    "nvidia_smi": lambda case: codec.to_data(nvidia.parse(case.done)),
     "os_release": lambda case: linux.parse_os_release(case.stdout),
-    "cpuinfo": lambda case: {"flags": list(linux.parse_cpu_flags(case.stdout))},
+    "cpuinfo": processor,
     "meminfo": memory,
     "systemctl": lambda case: {"version": linux.parse_systemctl_version(case.stdout)},
+    "docker_version": lambda case: codec.to_data(docker.parse_version(case.done)),
+    "docker_info": lambda case: codec.to_data(docker.parse_info(case.done)),
+    "docker_compose": lambda case: {"version": docker.parse_compose(case.stdout)},
+    "nvidia_ctk": lambda case: {"version": docker.parse_toolkit(case.stdout)},
+    "cdi": lambda case: {"kind": docker.parse_cdi(case.stdout)},
+    "nvcc": lambda case: {"version": cuda.parse_nvcc(case.stdout)},
+    "mountinfo": mountinfo,
+    "cgroup_membership": lambda case: cgroup.parse_membership(case.stdout),
+    "proc_net_tcp": lambda case: {"sockets": [list(one) for one in ports.parse(case.stdout)]},
+    "proc_modules": lambda case: {"modules": list(linux.parse_modules(case.stdout))},
     "pip_config": lambda case: parse_pip_config(case.stdout),
+    **VENDOR_READERS,
 }
 
 
@@ -69,14 +90,6 @@ def test_the_facts_of_a_recorded_answer(path: Path) -> None:
     assert isinstance(facts, dict)
     assert {key: facts.get(key) for key in case.expect} == case.expect
     assert case.expect
-
-
-@pytest.mark.parametrize("path", sorted(HERE.glob("nvidia_smi/*.yaml")), ids=lambda path: path.stem)
-def test_the_question_is_the_one_that_was_recorded(path: Path) -> None:
-    case = load(path)
-    answer = Answer(stdout=case.stdout, stderr=case.stderr, code=case.code)
-    found = nvidia.probe(RecordedMachine(answers={} if case.absent else {case.argv: answer}))
-    assert found == nvidia.parse(case.done)
 
 
 def test_systemctl_is_asked_what_was_recorded() -> None:

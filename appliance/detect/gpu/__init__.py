@@ -40,7 +40,7 @@ class Vendor(Protocol):
     def MODULES(self) -> tuple[str, ...]:  # noqa: N802
         """Kernel modules that concern it, the wrong ones (nouveau) too."""
 
-    def probe(self, machine: Machine, present: bool) -> Found:  # noqa: FBT001
+    def probe(self, machine: Machine, present: bool) -> Found:
         """Ask; `present` tells that a device of this vendor is on the PCI bus. Never raises."""
 
 

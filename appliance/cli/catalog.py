@@ -1,0 +1,172 @@
+"""catalog list, catalog show: which engine releases there are, what each asks for, and whether it runs here."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from appliance.cli.site import Catalog, Json, OtherHost, Prefix, finish, site
+from appliance.errors import SpecError
+from appliance.report import Result
+
+if TYPE_CHECKING:
+    from appliance.domain.deployment import Release
+    from appliance.domain.host import Host
+
+HEADINGS = ("engine", "version", "accelerator", "arch", "driver", "GPU code", "glibc", "Python", "way", "here")
+WIDEST = 40
+"""Columns for GPU code in the list."""
+Runtime = Annotated[
+    str, typer.Option("--runtime", help="Judge for this runtime: systemd and supervisord run no container images.")
+]
+
+
+def known_engines(incomplete: str) -> list[str]:
+    """Return the engines that begin so, for the shells' completion."""
+    from appliance.catalog import load
+
+    return sorted({row.engine for row in load().releases if row.engine.startswith(incomplete)})
+
+
+Engine = Annotated[
+    str, typer.Option("--engine", metavar="NAME", help="Of this engine only.", autocompletion=known_engines)
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    noun = typer.Typer(no_args_is_help=True, help="Show the engine releases that can be chosen from.")
+    noun.command("list")(list_releases)
+    noun.command()(show)
+    app.add_typer(noun, name="catalog")
+
+
+def list_releases(
+    engine: Engine = "",
+    runtime: Runtime = "systemd",
+    host: OtherHost = "",
+    catalog: Catalog = None,
+    prefix: Prefix = "",
+    as_json: Json = False,
+) -> int:
+    """List the releases in the order of preference, and whether each runs here."""
+    rows = _rows(catalog, engine)
+    judged = _judge(rows, _host(host, prefix, as_json=as_json), runtime)
+    text = "\n".join(_table([HEADINGS, *(_cells(row, here or "yes") for row, here in zip(rows, judged, strict=True))]))
+    return finish(Result(command="catalog list", data=_data(rows, judged), text=text), as_json=as_json)
+
+
+def show(
+    engine: Annotated[str, typer.Argument(metavar="ENGINE", autocompletion=known_engines)],
+    version: Annotated[str, typer.Argument(metavar="[VERSION]")] = "",
+    runtime: Runtime = "systemd",
+    host: OtherHost = "",
+    catalog: Catalog = None,
+    prefix: Prefix = "",
+    as_json: Json = False,
+) -> int:
+    """Show everything about an engine's releases: what each is made of, and where its facts come from."""
+    rows = _rows(catalog, engine)
+    versions = dict.fromkeys(row.version for row in rows)
+    rows = [row for row in rows if version in ("", row.version)]
+    if not rows:
+        raise SpecError(f"the catalog holds no {engine} {version}", hint=f"versions: {', '.join(versions)}")
+    judged = _judge(rows, _host(host, prefix, as_json=as_json), runtime)
+    text = "\n\n".join(_page(row, here or "yes") for row, here in zip(rows, judged, strict=True))
+    return finish(Result(command="catalog show", data=_data(rows, judged), text=text), as_json=as_json)
+
+
+def _rows(path: str | None, engine: str) -> list["Release"]:
+    """Return the releases of an engine, of all for "". Raises SpecError with near names."""
+    from appliance.catalog import load
+
+    releases = load(path).releases
+    names = list(dict.fromkeys(row.engine for row in releases))
+    if engine and engine not in names:
+        near = difflib.get_close_matches(engine, names, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"engines: {', '.join(names)}"
+        raise SpecError(f"the catalog holds no engine {engine!r}", hint=hint)
+    return [row for row in releases if engine in ("", row.engine)]
+
+
+def _host(path: str, prefix: str, *, as_json: bool) -> "Host":
+    from appliance.detect import detect
+    from appliance.flows import converge
+
+    here = site(prefix, as_json=as_json)
+    return converge.read_host(path) if path else detect(here.machine, state=here.layout.state)
+
+
+def _judge(rows: Sequence["Release"], host: "Host", runtime: str) -> list[str]:
+    """Return why each does not run there, "" for those that do."""
+    from appliance.plan.fitness import fit
+
+    return [fit(row, host, runtime=runtime).why for row in rows]
+
+
+def _cells(row: "Release", here: str) -> tuple[str, ...]:
+    return (
+        row.engine,
+        row.version,
+        row.accelerator,
+        " ".join(row.arch),
+        row.driver or "-",
+        _short(row) or "-",
+        row.glibc or "-",
+        _python(row) or "-",
+        " ".join(dict.fromkeys(one.kind for one in row.artifacts)) or "built in",
+        here,
+    )
+
+
+def _short(row: "Release") -> str:
+    """Name the first and the last where there are many: `show` has them all."""
+    codes = _codes(row)
+    return codes if len(codes) <= WIDEST else f"{row.capabilities[0]} … {row.capabilities[-1]}"
+
+
+def _codes(row: "Release") -> str:
+    portable = f"PTX {' '.join(row.portable)}" if row.portable else ""
+    return ", ".join(filter(None, (" ".join(row.capabilities), portable)))
+
+
+def _python(row: "Release") -> str:
+    low, high = row.python
+    return " ".join([f">={low}"] * bool(low) + [f"<{high}"] * bool(high))
+
+
+def _page(row: "Release", here: str) -> str:
+    made_of = [f"{one.kind} {one.ref}" for one in row.artifacts]
+    made_of += [f"  with {' '.join(one.pins)}" for one in row.artifacts if one.pins]
+    made_of += [f"  from {' '.join(one.indexes)}" for one in row.artifacts if one.indexes]
+    lines = {
+        "machine": " ".join(row.arch),
+        "driver": f">= {row.driver}" if row.driver else "",
+        "GPU code": _codes(row),
+        "glibc": f">= {row.glibc}" if row.glibc else "",
+        "Python": _python(row),
+        "torch": row.torch,
+        "made of": ("\n" + " " * 14).join(made_of),
+        "facts from": row.source,
+        "here": here,
+    }
+    head = f"{row.engine} {row.version} ({row.accelerator})"
+    return "\n".join([head, *(f"  {name:12}{said}" for name, said in lines.items() if said)])
+
+
+def _data(rows: Sequence["Release"], judged: Sequence[str]) -> dict[str, Any]:
+    from appliance import codec
+
+    return {
+        "releases": [
+            {**codec.to_data(row), "runs_here": not why, "why_not": why} for row, why in zip(rows, judged, strict=True)
+        ]
+    }
+
+
+def _table(rows: Iterable[Sequence[str]]) -> list[str]:
+    """Align columns by blanks: the same on a terminal, in a pipe and in a bug report."""
+    lines = list(rows)
+    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
+    return ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in lines]

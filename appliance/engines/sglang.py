@@ -1,0 +1,102 @@
+"""SGLang: a prefix cache shared by all requests, tensor parallel; it knows TCP ports only."""
+
+from typing import Final
+
+from appliance.domain.changes import Page
+from appliance.domain.deployment import Launch, Load, Model, Release, Service, Setting
+from appliance.domain.host import Gpu, Host
+from appliance.domain.version import version
+from appliance.memory import GIB, MIB, torch
+
+NAME: Final = "sglang"
+HEALTH: Final = "/health"
+PARALLEL: Final = 1
+ADDRESS: Final = "tcp"
+FILLS: Final = True
+
+
+def refuse(model: Model, host: Host, release: Release) -> str | None:
+    """Refuse what is not safetensors."""
+    if model.weights.format != "safetensors":
+        return f"reads safetensors only here, {model.name} is {model.weights.format}"
+    return None
+
+
+def spreads(model: Model, most: int) -> tuple[int, ...]:
+    """Every GPU keeps a part of each layer, so the heads must divide."""
+    return tuple(ranks for ranks in range(1, most + 1) if torch.divides(model.weights, ranks))
+
+
+def caches(model: Model, gpus: tuple[Gpu, ...]) -> tuple[str, ...]:
+    """8-bit floats where every GPU computes with them."""
+    return ("fp8",) if gpus and all(version(gpu.compute_capability) >= (8, 9) for gpu in gpus) else ()
+
+
+def layers(model: Model) -> int:
+    """All layers lie on GPUs."""
+    return 0
+
+
+def estimate(model: Model, setting: Setting, gpus: tuple[Gpu, ...]) -> tuple[Load, ...]:
+    """What it keeps free for its graphs and activations is its own formula (0.5.23)."""
+    weights, ranks = model.weights, setting.tensor_parallel
+    chunk, graphs = _defaults(gpus[0], ranks)
+    reserved = (512 + 3 * max(chunk, 2048) // 2 + 128 * ranks + 2 * graphs) * MIB
+    if (gpus[0].memory or 0) > 60 * GIB:
+        reserved = max(reserved, 10240 * MIB)
+    items = (
+        ("weights", torch.weights_on_rank(weights, ranks)),
+        ("KV cache", torch.cache(weights, setting, chunk, block=1)),
+        ("activations", reserved),
+        ("libraries", torch.overhead(ranks)),
+    )
+    ram = Load(device="ram", items=(("processes", torch.PROCESS * ranks),))
+    return (ram, *(Load(device=gpu.device, items=items) for gpu in gpus))
+
+
+def share(load: Load, gpu: Gpu, memory: int) -> float:
+    """Its flag is the part of the GPU's total that weights and cache take."""
+    amounts = dict(load.items)
+    return (amounts["weights"] + amounts["KV cache"]) / memory
+
+
+def program(release: Release, state: str, python: str) -> str:
+    """Return the environment's Python."""
+    return f"{state}/engines/sglang-{release.artifacts[0].digest[:16]}/bin/python"
+
+
+def launch(service: Service) -> Launch:
+    """Everything that the plan has decided is said."""
+    setting = service.setting
+    return Launch(
+        argv=(
+            service.program, "-m", "sglang.launch_server",
+            "--model-path", service.weights,
+            "--served-model-name", service.model,
+            "--host", "127.0.0.1", "--port", str(service.port),
+            "--context-length", str(setting.context),
+            "--tp-size", str(setting.tensor_parallel),
+            "--mem-fraction-static", f"{setting.memory_share:.3f}",
+            "--dtype", setting.dtype,
+            "--kv-cache-dtype", {"fp8": "fp8_e4m3"}.get(setting.kv_type, setting.kv_type),
+            "--enable-metrics",
+            *(("--max-running-requests", str(setting.parallel)) if setting.parallel > 1 else ()),
+            *(word for name, value in service.options for word in (f"--{name}", value) if word),
+        ),
+        env=(("HF_HUB_OFFLINE", "1"),),
+    )  # fmt: skip
+
+
+def pages(service: Service) -> tuple[Page, ...]:
+    """Everything is on the command line."""
+    return ()
+
+
+def _defaults(gpu: Gpu, ranks: int) -> tuple[int, int]:
+    """Return the prompt tokens of one step and the largest batch with a CUDA graph on such a GPU."""
+    memory = gpu.memory or 0
+    small = ranks < 4
+    for bound, chunk, graphs in ((20, 2048, 8), (35, 4096, 48 if small else 160), (60, 4096, 32 if small else 160)):
+        if memory < bound * GIB:
+            return chunk, graphs
+    return (8192, 256 if small else 512) if memory < 160 * GIB else (16384, 512)

@@ -1,0 +1,148 @@
+"""vLLM: one paged cache for all requests, tensor parallel, a unix socket."""
+
+from typing import Final
+
+from appliance.domain.changes import Page
+from appliance.domain.deployment import Launch, Load, Model, Release, Service, Setting
+from appliance.domain.host import Gpu, Host
+from appliance.domain.version import version
+from appliance.memory import GIB, MIB, rounded, torch
+
+NAME: Final = "vllm"
+HEALTH: Final = "/health"
+PARALLEL: Final = 1
+ADDRESS: Final = "unix"
+FILLS: Final = True
+SINCE: Final = {
+    "DeepseekV32ForCausalLM": "0.18.0",
+    "DeepseekV41ForCausalLM": "0.31.0",
+    "DeepseekV4ForCausalLM": "0.20.0",
+    "Gemma4ForConditionalGeneration": "0.19.1",
+    "Gemma4UnifiedForConditionalGeneration": "0.23.0",
+    "Glm4MoeLiteForCausalLM": "0.17.0",
+    "GlmMoeDsaForCausalLM": "0.24.0",
+    "KimiK25ForConditionalGeneration": "0.25.0",
+    "KimiK3ForConditionalGeneration": "0.29.0",
+    "MiniMaxM3SparseForConditionalGeneration": "0.24.0",
+    "Qwen3NextForCausalLM": "0.17.0",
+    "Qwen3_5ForConditionalGeneration": "0.17.0",
+    "Qwen3_5MoeForConditionalGeneration": "0.17.0",
+    "Qwen4ExpForConditionalGeneration": "0.30.0",
+}
+"""Architecture -> the release that its recipe asks for, where that is newer than the oldest one in the catalog."""
+
+
+def refuse(model: Model, host: Host, release: Release) -> str | None:
+    """Refuse what is not safetensors, and architectures that a release is too old for."""
+    weights = model.weights
+    if weights.format != "safetensors":
+        return f"reads safetensors only, {model.name} is {weights.format}"
+    wanted = SINCE.get(weights.architecture)
+    if wanted and version(release.version) < version(wanted):
+        return f"knows {weights.architecture} from {wanted} on"
+    return None
+
+
+def spreads(model: Model, most: int) -> tuple[int, ...]:
+    """Every GPU keeps a part of each layer, so the heads must divide."""
+    return tuple(ranks for ranks in range(1, most + 1) if torch.divides(model.weights, ranks))
+
+
+def caches(model: Model, gpus: tuple[Gpu, ...]) -> tuple[str, ...]:
+    """8-bit floats where every GPU computes with them."""
+    return ("fp8",) if gpus and all(version(gpu.compute_capability) >= (8, 9) for gpu in gpus) else ()
+
+
+def layers(model: Model) -> int:
+    """All layers lie on GPUs."""
+    return 0
+
+
+def estimate(model: Model, setting: Setting, gpus: tuple[Gpu, ...]) -> tuple[Load, ...]:
+    """Every GPU takes the same; the cache is what the asked contexts need, and grows into what is left."""
+    weights, ranks = model.weights, setting.tensor_parallel
+    batched, sequences = _defaults(gpus)
+    batched = setting.batched_tokens or batched
+    cache = torch.cache(weights, setting, batched)
+    if not gpus:
+        whole = (
+            ("weights", torch.weights_on_rank(weights, 1)),
+            ("KV cache", rounded(cache, GIB)),  # its variable takes whole GiB
+            ("activations", torch.activations(weights, batched, sequences, 1)),
+            ("processes", torch.PROCESS),
+        )
+        return (Load(device="ram", items=whole),)
+    items = (
+        ("weights", torch.weights_on_rank(weights, ranks)),
+        ("KV cache", cache),
+        ("activations", torch.activations(weights, batched, min(sequences, batched), ranks)),
+        ("CUDA graphs", 256 * MIB + weights.layers * 6 * MIB),
+        ("libraries", torch.overhead(ranks)),
+    )
+    ram = Load(device="ram", items=(("processes", torch.PROCESS * ranks),))
+    return (ram, *(Load(device=gpu.device, items=items) for gpu in gpus))
+
+
+def share(load: Load, gpu: Gpu, memory: int) -> float:
+    """Its flag is a part of the GPU's total, and holds everything that it takes there."""
+    return load.total / memory
+
+
+def program(release: Release, state: str, python: str) -> str:
+    """Return its command in the environment."""
+    return f"{state}/engines/vllm-{release.artifacts[0].digest[:16]}/bin/vllm"
+
+
+def launch(service: Service) -> Launch:
+    """Everything that the plan has decided is said, so that no default of a release changes it."""
+    setting = service.setting
+    return Launch(
+        argv=(
+            service.program, "serve", service.weights,
+            "--served-model-name", service.model,
+            "--uds", service.socket,
+            "--max-model-len", str(setting.context),
+            "--dtype", setting.dtype,
+            "--kv-cache-dtype", setting.kv_type,
+            *_gpus(setting),
+            *(("--max-num-seqs", str(setting.parallel)) if setting.parallel > 1 else ()),
+            *(word for name, value in service.options for word in (f"--{name}", value) if word),
+        ),
+        env=(
+            ("HF_HUB_OFFLINE", "1"), ("VLLM_NO_USAGE_STATS", "1"), ("VLLM_DO_NOT_TRACK", "1"),
+            *_ram(service),
+        ),
+    )  # fmt: skip
+
+
+def pages(service: Service) -> tuple[Page, ...]:
+    """Everything is on the command line."""
+    return ()
+
+
+def _gpus(setting: Setting) -> tuple[str, ...]:
+    """Nothing on the CPU, where there is no share to be told."""
+    if not setting.memory_share:
+        return ()
+    return (
+        "--tensor-parallel-size", str(setting.tensor_parallel),
+        "--gpu-memory-utilization", f"{setting.memory_share:.3f}",
+    )  # fmt: skip
+
+
+def _ram(service: Service) -> tuple[tuple[str, str], ...]:
+    """On the CPU the cache is told in GiB."""
+    if service.accelerator != "cpu":
+        return ()
+    amount = next((amount for load in service.loads for name, amount in load.items if name == "KV cache"), GIB)
+    return (("VLLM_CPU_KVCACHE_SPACE", str(-(-amount // GIB))),)
+
+
+def _defaults(gpus: tuple[Gpu, ...]) -> tuple[int, int]:
+    """Return the prompt tokens of one step and the requests at a time that it takes by itself on such GPUs."""
+    memory = gpus[0].memory or 0 if gpus else 0
+    if memory >= 160 * GIB:
+        return 16384, 1024
+    if memory >= 70 * GIB and "A100" not in gpus[0].name:
+        return 8192, 1024
+    return (2048, 256) if gpus else (2048, 128)

@@ -1,0 +1,53 @@
+"""What servers that are made of PyTorch reserve on a GPU; their own reports, and where none is, a stated guess."""
+
+from typing import Final
+
+from appliance.domain.deployment import Setting
+from appliance.domain.weights import Weights
+from appliance.memory import GIB, MIB, growing, recurrent, rounded, windowed, windows
+
+BLOCK: Final = 16
+"""Tokens of one block of the cache."""
+CONTEXT: Final = 600 * MIB
+"""Bytes that CUDA, cuBLAS and the loaded kernels take of a GPU for each process (inferred)."""
+COLLECTIVES: Final = 512 * MIB
+"""Bytes of NCCL's buffers where several GPUs work together (inferred)."""
+PROCESS: Final = 3 * GIB
+"""Bytes of RAM for each GPU's process: libraries, pinned buffers (inferred)."""
+WIDTHS: Final = {"auto": 2.0, "fp8": 1.0, "int8": 1.0 + 1 / 16, "int4": 0.5 + 1 / 16}
+"""Bytes of one cache element."""
+
+
+def weights_on_rank(weights: Weights, ranks: int) -> int:
+    """Return the bytes of weights on each of `ranks` GPUs; 32-bit ones are loaded as 16-bit."""
+    amount = weights.tensors // 2 if weights.quantisation == "float32" else weights.tensors
+    return -(-amount // ranks)
+
+
+def cache(weights: Weights, setting: Setting, batched: int, *, block: int = BLOCK) -> int:
+    """Return the bytes of cache on each GPU that `parallel` requests of `context` tokens need.
+
+    `batched` are the prompt tokens in flight, which a sliding window keeps too until they are done.
+    """
+    width, ranks = WIDTHS[setting.kv_type], setting.tensor_parallel
+    whole = rounded(setting.context, block)
+    kept = {window: rounded(min(window - 1 + batched, setting.context), block) + block for window in windows(weights)}
+    each = growing(weights, whole, width, ranks) + windowed(weights, kept, width, ranks)
+    return each * setting.parallel + recurrent(weights, setting.parallel, 2, 2, ranks)
+
+
+def activations(weights: Weights, batched: int, sequences: int, ranks: int) -> int:
+    """Return the bytes that one step of `batched` tokens computes in, with the logits of `sequences` requests."""
+    inner = batched * 2 * (5 * weights.hidden + 3 * weights.feed_forward // ranks)
+    return inner + sequences * weights.vocabulary * 6
+
+
+def overhead(ranks: int) -> int:
+    """Return what the libraries take of each GPU."""
+    return CONTEXT + (COLLECTIVES if ranks > 1 else 0)
+
+
+def divides(weights: Weights, ranks: int) -> bool:
+    """Whether the query heads can be shared out, and the KV heads shared out or repeated, evenly."""
+    kv = {group.kv_heads for group in weights.cache if group.kind in ("full", "window") and group.kv_heads}
+    return weights.heads % ranks == 0 and all(heads % ranks == 0 or ranks % heads == 0 for heads in kv)

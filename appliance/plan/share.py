@@ -1,0 +1,47 @@
+"""Engines that keep one cache for all requests get all that is left of their GPUs, and are told how much that is."""
+
+import math
+from dataclasses import replace
+
+from appliance.domain.deployment import Load, Service
+from appliance.domain.host import Host
+from appliance.engines import engine
+from appliance.plan.room import Room, pools
+
+UNIFIED = 0.5
+"""Part of what is left that a GPU takes which shares the machine's memory: everything else there lives in it too."""
+
+
+def grow(services: tuple[Service, ...], host: Host, here: Room) -> tuple[Service, ...]:
+    """Return the services with larger caches and their flag set; those that take no more than they need stay."""
+    where = pools(host)
+    takers: dict[str, int] = {}
+    for service in services:
+        for load in service.loads:
+            if load.device != "ram" and engine(service.engine).FILLS:
+                pool = where[load.device]
+                takers[pool] = takers.get(pool, 0) + 1
+    return tuple(_grown(service, host, here, where, takers) for service in services)
+
+
+def _grown(
+    service: Service, host: Host, here: Room, where: dict[str, str], takers: dict[str, int]
+) -> Service:  # fmt: skip
+    module = engine(service.engine)
+    gpus = {gpu.device: gpu for gpu in host.devices}
+    devices = [load.device for load in service.loads if load.device in gpus]
+    if not module.FILLS or not devices:
+        return service
+    left = min(here.free(where[device]) // takers[where[device]] for device in devices)
+    more = int(left * UNIFIED) if gpus[devices[0]].unified else left
+    loads = tuple(_larger(load, more) if load.device in gpus else load for load in service.loads)
+    largest = next(load for load in loads if load.device == devices[0])
+    part = module.share(largest, gpus[devices[0]], here.total[where[devices[0]]])
+    # Rounded up: a thousandth too little, and what the plan promised would not fit.
+    setting = replace(service.setting, memory_share=min(0.99, math.ceil(part * 1000) / 1000))
+    return replace(service, loads=loads, setting=setting)
+
+
+def _larger(load: Load, more: int) -> Load:
+    items = tuple((name, amount + more if name == "KV cache" else amount) for name, amount in load.items)
+    return replace(load, items=items)
