@@ -64,9 +64,11 @@ def requirements(artifact: Artifact) -> str:
 
 def lock(artifact: Artifact) -> Path | None:
     """Return the file of an environment's requirements; one that takes other indexes has none."""
+    if artifact.kind != "wheels" or artifact.indexes:
+        return None
     name, _, version = artifact.ref.partition("==")
     path = DIRECTORY / "requirements" / f"{name.partition('[')[0]}-{version}.txt"
-    return path if version and not artifact.indexes and path.is_file() else None
+    return path if version and path.is_file() else None
 
 
 def _read(document: dict[str, Any], *, source: str) -> Catalog:

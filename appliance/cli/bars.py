@@ -58,5 +58,7 @@ def _bar(loads: list[Load], memory: int, held: int) -> str:
             amounts[letter] = amounts.get(letter, 0) + amount
     if held:
         amounts[HELD] = held
-    drawn = "".join(letter * max(1, round(amount * WIDTH / memory)) for letter, amount in amounts.items() if amount)
-    return drawn[:WIDTH].ljust(WIDTH, ".")
+    cells = {letter: max(1, round(amount * WIDTH / memory)) for letter, amount in amounts.items() if amount}
+    while sum(cells.values()) > WIDTH:
+        cells[max(cells, key=lambda letter: cells[letter])] -= 1
+    return "".join(letter * count for letter, count in cells.items()).ljust(WIDTH, ".")

@@ -59,8 +59,6 @@ class Gpu:
     processes: tuple[GpuProcess, ...] = ()
     failure: str = ""
     """Why this one cannot be used although it is listed: `requires reset`."""
-    remedy: str = ""
-    """What mends that, in one line."""
     slice: int | None = None
     """Its number among the slices of GPU `index`, where it is one that a plan uses as a GPU of its own."""
 

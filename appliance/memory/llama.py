@@ -46,16 +46,18 @@ def estimate(weights: Weights, setting: Setting, gpus: tuple[Gpu, ...], process:
     """
     upon = min(setting.gpu_layers, weights.layers + 1) if gpus else 0
     if not upon:
-        items = (
+        whole = (
             ("weights", weights.tensors), ("KV cache", cache(weights, setting)),
             ("buffers", buffers(weights, setting) + process),
         )  # fmt: skip
-        return (Load(device="ram", items=items),)
+        return (Load(device="ram", items=whole),)
     body = weights.tensors - weights.embedding - weights.output
     kept = cache(weights, setting)
     left = weights.layers + 1 - upon
+    # Where only some of the layers lie, they may be the large ones.
+    each = weights.layer if weights.layer and left else -(-body // weights.layers)
     ram = (
-        ("weights", weights.embedding + _part(body, left, weights)),
+        ("weights", weights.embedding + min(body, left * each)),
         ("KV cache", -(-kept * left // weights.layers)),
         ("buffers", UBATCH * 8 * weights.hidden + process),
     )
@@ -65,17 +67,10 @@ def estimate(weights: Weights, setting: Setting, gpus: tuple[Gpu, ...], process:
         head = (weights.output or weights.embedding) if upon - 1 in slots else 0
         layers = len(slots) - (upon - 1 in slots)
         items = (
-            ("weights", _part(body, layers, weights) + head),
+            ("weights", min(body, layers * each) + head),
             ("KV cache", -(-kept * layers // weights.layers)),
             ("buffers", buffers(weights, setting)),
             ("driver", DRIVER),
         )
         loads.append(Load(device=gpu.device, items=tuple((name, amount) for name, amount in items if amount)))
     return tuple(loads)
-
-
-def _part(body: int, layers: int, weights: Weights) -> int:
-    """Return the bytes of so many layers, on the safe side where they differ in size."""
-    if layers >= weights.layers:
-        return body
-    return min(body, layers * (weights.layer or -(-body // weights.layers)))

@@ -43,13 +43,19 @@ class _Attempt:
     setting: Setting
     loads: tuple[Load, ...]
     gpus: tuple[Gpu, ...]
+    left: Room
+    """What there was for it: the replicas before it have theirs."""
+
+
+Tried = list[tuple[Candidate, _Attempt | str]]
+"""What each candidate came to that does not fit; a text where there was nothing to be tried."""
 
 
 def fit(
     item: ModelSpec, model: Model, candidates: tuple[Candidate, ...], host: Host, here: Room
 ) -> tuple[Fitted, Room]:
     """Return the first candidate's largest layout that fits, and what it leaves. Raises HostError with the numbers."""
-    attempts: list[tuple[Candidate, _Attempt]] = []
+    attempts: Tried = []
     found = _search(item, model, candidates, host, here, attempts)
     if found is None:
         raise _nothing(item, model, attempts, host, here)
@@ -58,7 +64,7 @@ def fit(
 
 def _search(
     item: ModelSpec, model: Model, candidates: tuple[Candidate, ...], host: Host, here: Room,
-    attempts: list[tuple[Candidate, _Attempt]],
+    attempts: Tried,
 ) -> tuple[Fitted, Room] | None:  # fmt: skip
     """Go down each candidate's ladder; what was tried last of each that does not fit goes into `attempts`."""
     passed: list[Refusal] = []
@@ -73,6 +79,11 @@ def _search(
         refused: list[Refusal] = []
         last: _Attempt | None = None
         module = engine(candidate.release.engine)
+        if item.kv_type not in ("auto", *module.caches(model, candidate.gpus)):
+            why = _no_type(item, model, module, candidate)
+            attempts.append((candidate, why))
+            passed.append(Refusal(name=_name(candidate), why=why))
+            continue
         for setting, _ in ladder.ladder(item, model, module, candidate.gpus):
             places, left, attempt = _all(item, model, module, setting, candidate.gpus, host, here)
             if places:
@@ -80,10 +91,9 @@ def _search(
                 return Fitted(candidate=candidate, places=places, steps=steps, refused=tuple(passed)), left
             last = attempt or last
             if attempt:
-                refused.append(Refusal(name=words(setting, model, module), why=_short(attempt, host, here)))
-        if last:
-            attempts.append((candidate, last))
-            passed.append(Refusal(name=_name(candidate), why=_short(last, host, here)))
+                refused.append(Refusal(name=words(setting, model, module), why=_short(attempt, host)))
+        attempts.append((candidate, last or _unplaced(item, candidate)))
+        passed.append(Refusal(name=_name(candidate), why=_short(last, host) if last else _unplaced(item, candidate)))
     return None
 
 
@@ -123,7 +133,7 @@ def words(setting: Setting, model: Model, module: Engine) -> str:
     if setting.kv_type != "auto":
         text += f", KV cache {setting.kv_type}"
     if 0 < setting.gpu_layers <= module.layers(model):
-        text += f", {setting.gpu_layers} of {model.weights.layers} layers on the GPU"
+        text += f", {setting.gpu_layers - 1} of {model.weights.layers} layers on the GPU"
     return text
 
 
@@ -143,7 +153,7 @@ def _all(
         for chosen in _choices(item, model, module, gpus, left):
             shaped = _shaped(setting, module, model, chosen)
             loads = module.estimate(model, shaped, chosen)
-            attempt = _Attempt(shaped, loads, chosen)
+            attempt = _Attempt(shaped, loads, chosen, left)
             if left.holds(loads, where):
                 places.append(Place(gpus=chosen, setting=shaped, loads=loads))
                 left = left.take(loads, where)
@@ -160,10 +170,14 @@ def _choices(
     if not gpus:
         yield ()
         return
+    # A process can use one slice of a GPU, and none beside it.
+    counts = module.spreads(model, 1 if any(gpu.slice is not None for gpu in gpus) else len(gpus))
     if isinstance(item.gpus, tuple):
-        yield tuple(gpu for gpu in gpus if gpu.index in item.gpus)
+        named = tuple(gpu for gpu in gpus if gpu.index in item.gpus)
+        if len(item.gpus) in counts:
+            yield from sets(named, 1, here) if len(item.gpus) < len(named) else (named,)
         return
-    for count in module.spreads(model, len(gpus)):
+    for count in counts:
         if item.gpus in (None, count):
             yield from sets(gpus, count, here)
 
@@ -177,9 +191,23 @@ def _shaped(setting: Setting, module: Engine, model: Model, gpus: tuple[Gpu, ...
     return replace(setting, tensor_parallel=len(gpus) if whole else 1, dtype="half" if old and whole else setting.dtype)
 
 
-def _short(attempt: _Attempt, host: Host, here: Room) -> str:
+def _no_type(item: ModelSpec, model: Model, module: Engine, candidate: Candidate) -> str:
+    known = ", ".join(("auto", *module.caches(model, candidate.gpus)))
+    return f"knows no KV cache of type {item.kv_type} there, only {known}"
+
+
+def _unplaced(item: ModelSpec, candidate: Candidate) -> str:
+    """Say why there was no set of GPUs to try."""
+    blind = [gpu.device for gpu in candidate.gpus if gpu.memory is None and not gpu.unified]
+    if blind:
+        return f"how much memory {', '.join(blind)} has is not known"
+    asked = item.gpus if isinstance(item.gpus, int) else len(item.gpus or ())
+    return f"cannot be spread over {asked} GPUs of one kind here"
+
+
+def _short(attempt: _Attempt, host: Host) -> str:
     """Say which memory is too small, with the numbers."""
-    needed = summed(attempt.loads, pools(host))
+    here, needed = attempt.left, summed(attempt.loads, pools(host))
     worst = max(needed, key=lambda pool: needed[pool] - here.free(pool) if pool in here.left else needed[pool])
     others = f" on each of {len(attempt.gpus)} GPUs" if len(attempt.gpus) > 1 and worst != "ram" else f" of {worst}"
     free = here.free(worst) if worst in here.left else 0
@@ -196,39 +224,32 @@ def _name(candidate: Candidate) -> str:
     return f"{release.engine} {release.version} ({release.accelerator})"
 
 
-def _nothing(
-    item: ModelSpec, model: Model, attempts: list[tuple[Candidate, _Attempt]], host: Host, here: Room
-) -> HostError:
+def _nothing(item: ModelSpec, model: Model, attempts: Tried, host: Host, here: Room) -> HostError:
     """Say what the least would take with each engine, and what can be done."""
-    if not attempts:
-        asked = item.gpus if isinstance(item.gpus, int) else len(item.gpus or ())
-        return HostError(
-            f"{item.name} cannot be spread over {asked} GPUs of one kind here",
-            hint="leave --gpus out to choose, or take another number",
-        )
     lines = []
     for candidate, attempt in attempts:
+        if isinstance(attempt, str):
+            lines.append(f"{_name(candidate)}: {attempt}")
+            continue
         parts = max(attempt.loads, key=lambda load: load.total)
         items = ", ".join(f"{name} {gib(amount)}" for name, amount in parts.items)
-        module = engine(candidate.release.engine)
-        said = words(attempt.setting, model, module)
-        lines.append(f"{_name(candidate)}: {said} {_short(attempt, host, here)} ({items})")
+        said = words(attempt.setting, model, engine(candidate.release.engine))
+        lines.append(f"{_name(candidate)}: {said} {_short(attempt, host)} ({items})")
     return HostError(f"{item.name} does not fit: " + "; ".join(lines), hint=_way_out(item, model, attempts, host, here))
 
 
-def _way_out(
-    item: ModelSpec, model: Model, attempts: list[tuple[Candidate, _Attempt]], host: Host, here: Room
-) -> str:  # fmt: skip
+def _way_out(item: ModelSpec, model: Model, attempts: Tried, host: Host, here: Room) -> str:
     """Find what would fit: the operator's own wishes are the first that can give way."""
-    if item.strict:
-        return "leave --strict out, and it steps down to what fits"
     candidates = tuple(candidate for candidate, _ in attempts)
+    lenient, before = replace(item, strict=False), "leave --strict out and " if item.strict else ""
     for flag, loosened in (
-        ("--context", replace(item, context=None)),
-        ("--parallel", replace(item, parallel=None)),
-        ("--gpus", replace(item, gpus=None)),
-        ("--replicas", replace(item, replicas=1)),
-        ("", replace(item, context=None, parallel=None, gpus=None, replicas=1)),
+        ("--strict", lenient),
+        ("--context", replace(lenient, context=None)),
+        ("--parallel", replace(lenient, parallel=None)),
+        ("--gpus", replace(lenient, gpus=None)),
+        ("--replicas", replace(lenient, replicas=1)),
+        ("--kv-type", replace(lenient, kv_type="auto")),
+        ("", replace(lenient, context=None, parallel=None, gpus=None, replicas=1, kv_type="auto")),
     ):
         if loosened == item:
             continue
@@ -239,10 +260,12 @@ def _way_out(
         setting = fitted.places[0].setting
         value = {
             "--context": setting.context, "--parallel": setting.parallel,
-            "--gpus": len(fitted.places[0].gpus), "--replicas": 1,
+            "--gpus": len(fitted.places[0].gpus), "--replicas": 1, "--kv-type": "auto",
         }.get(flag)  # fmt: skip
-        module = engine(fitted.candidate.release.engine)
-        return f"try {flag} {value}" if flag else f"{words(setting, model, module)} would fit"
+        if flag == "--strict":
+            return "leave --strict out, and it steps down to what fits"
+        said = words(setting, model, engine(fitted.candidate.release.engine))
+        return f"{before}try {flag} {value}" if flag else f"{said} would fit"
     return f"take a smaller quantisation{_smaller(model)}, more GPUs, or remove another model"
 
 

@@ -3,16 +3,17 @@
 import re
 import shlex
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from appliance.domain.weights import WeightFile, Weights
 from appliance.errors import ArtifactError
-from appliance.weights.config import has_chat_template, read_config, refuse_code
+from appliance.weights.config import Config, has_chat_template, read_config, refuse_code
 from appliance.weights.files import AGAIN, entries, listed, open_regular, read_head, weight_file
 from appliance.weights.jsonfile import read_object
 from appliance.weights.safetensors import SafetensorsHeader, parse
 from appliance.weights.sniff import HEAD, foreign, is_lfs_pointer, is_safetensors, recognised
-from appliance.weights.tensors import together
+from appliance.weights.tensors import Sizes, together
 
 _INDEX = "model.safetensors.index.json"
 _MAX_INDEX = 64 << 20
@@ -45,9 +46,8 @@ def safetensors_weights(directory: Path) -> Weights:
     elements: Counter[str] = Counter()
     for _, header in read:
         elements.update(header.elements)
-    sizes = together(header.sizes for _, header in read)
     most = elements.most_common(1)[0][0] if elements else ""
-    return Weights(
+    weights = Weights(
         format="safetensors",
         architecture=config.architectures[0],
         files=(*(file for file, _ in read), *_side_files(directory, names)),
@@ -58,6 +58,14 @@ def safetensors_weights(directory: Path) -> Weights:
         parameters=sum(elements.values()),
         quantisation=config.dtype or _TORCH.get(most, most.lower()),
         chat_template=has_chat_template(directory, names),
+    )
+    return _sized(weights, config, together(header.sizes for _, header in read))
+
+
+def _sized(weights: Weights, config: Config, sizes: Sizes) -> Weights:
+    """Add what sizing needs."""
+    return replace(
+        weights,
         heads=config.heads,
         hidden=config.hidden,
         feed_forward=config.feed_forward,

@@ -110,7 +110,8 @@ class _Decoder:
             return latent(self._latent)
         part, window = self._part, self._window if role == WINDOW else 0
         own = part.part("per_layer_config").part(str(index))
-        kv_heads = own.number("num_key_value_heads") or _at(self._by_layer, index) or self._kv_heads
+        listed = _at(self._by_layer, index) if self._by_layer else self._kv_heads
+        kv_heads = own.number("num_key_value_heads") or listed
         if window:
             key = own.number("head_dim") or part.number("swa_head_dim") or self._key
             value = part.number("swa_v_head_dim", "v_head_dim")

@@ -68,8 +68,9 @@ def _mamba1(part: Part) -> _Kept | None:
     state = part.number("mamba_d_state", "state_size")
     if not state:
         return None
-    expand = part.number("mamba_expand", "expand")
-    inner = expand * part.number("hidden_size") if expand else part.number("intermediate_size")
+    # Where Mamba is all there is, the feed-forward's key means its inner width (Falcon Mamba's `expand` is wrong).
+    alone = 0 if part.number("mamba_d_state") else part.number("intermediate_size")
+    inner = alone or part.number("mamba_expand", "expand") * part.number("hidden_size")
     taps = (part.number("mamba_d_conv", "conv_kernel") or 4) - 1
     return inner * taps, inner * state
 

@@ -15,7 +15,10 @@ from typing import Any
 
 def every_subclass(kind: type) -> set[type]:
     """Return a class and all that derive from it."""
-    return {kind}.union(*(every_subclass(k) for k in kind.__subclasses__()))
+    found = {kind}
+    for one in kind.__subclasses__():
+        found |= every_subclass(one)
+    return found
 
 
 def set_vocab(model: Any) -> None:

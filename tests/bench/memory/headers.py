@@ -15,7 +15,12 @@ from tests.bench.memory.truth import MODELS
 
 WIDTHS: Final = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 """Bytes of each scalar type of GGUF; 8 is a string, 9 an array."""
-DROPPED: Final = ("tokenizer.ggml.merges", "tokenizer.ggml.token_type", "tokenizer.ggml.scores", "tokenizer.chat_template")
+DROPPED: Final = (
+    "tokenizer.ggml.merges",
+    "tokenizer.ggml.token_type",
+    "tokenizer.ggml.scores",
+    "tokenizer.chat_template",
+)
 EMPTIED: Final = "tokenizer.ggml.tokens"
 """Only the number of its strings matters."""
 ALIGNMENT: Final = 32

@@ -90,11 +90,15 @@ def read(log: str) -> dict[str, Any]:
     return {"buffers": buffers, "caches": caches, "context": {key: int(v) for key, v in CONTEXT.findall(log)}}
 
 
-def rows(version: str, name: str, architecture: str, setting: Mapping[str, str], seen: Mapping[str, Any]) -> Iterator[Row]:
+def rows(
+    version: str, name: str, architecture: str, setting: Mapping[str, str], seen: Mapping[str, Any]
+) -> Iterator[Row]:
     """Make one row of each item: the sum over buffers, with the single ones as detail."""
     for item in dict.fromkeys(b["item"] for b in seen["buffers"]):
         chosen = [b for b in seen["buffers"] if b["item"] == item]
-        caches = [c for c in seen["caches"] if (c["of"] == "kv_cache") == (item == "kv")] if item in {"kv", "state"} else []
+        caches = (
+            [c for c in seen["caches"] if (c["of"] == "kv_cache") == (item == "kv")] if item in {"kv", "state"} else []
+        )
         yield Row(
             engine=NAME,
             version=version,
@@ -111,7 +115,9 @@ def rows(version: str, name: str, architecture: str, setting: Mapping[str, str],
 def version_of(server: Path) -> str:
     """Ask the server for its version."""
     done = subprocess.run([str(server), "--version"], capture_output=True, text=True, timeout=30, check=False)
-    return next((w.partition(": ")[2] for w in (done.stderr + done.stdout).splitlines() if w.startswith("version")), "?")
+    return next(
+        (w.partition(": ")[2] for w in (done.stderr + done.stdout).splitlines() if w.startswith("version")), "?"
+    )
 
 
 def measure(server: Path, models: Mapping[str, tuple[Path, str]]) -> tuple[list[Row], dict[str, str]]:

@@ -40,3 +40,8 @@ def save(rows: Iterable[Row], failures: Mapping[str, str], path: Path = TRUTH) -
 def load(path: Path = TRUTH) -> list[Row]:
     """Read the rows back."""
     return [Row(**row) for row in json.loads(path.read_text())["rows"]]
+
+
+def failures(path: Path = TRUTH) -> dict[str, str]:
+    """Read what did not start, and why."""
+    return dict(json.loads(path.read_text())["failures"])

@@ -16,7 +16,13 @@ CACHE_GIB: Final = 1
 SETTINGS: Final[dict[str, dict[str, Any]]] = {
     # "like gpu": blocks of 16 tokens, which the GPU backends prefer (the CPU's own are 128), and state in the model's type.
     "cpu": {"like": "cpu", "max_model_len": 4096, "max_num_seqs": 4},
-    "gpu": {"like": "gpu", "max_model_len": 32768, "max_num_seqs": 16, "max_num_batched_tokens": 2048, "block_size": 16},
+    "gpu": {
+        "like": "gpu",
+        "max_model_len": 32768,
+        "max_num_seqs": 16,
+        "max_num_batched_tokens": 2048,
+        "block_size": 16,
+    },
 }
 HYBRID: Final[dict[str, dict[str, Any]]] = {
     "gpu-no-prefix": SETTINGS["gpu"] | {"enable_prefix_caching": False},
@@ -55,7 +61,9 @@ def run(python: Path, root: Path, model: Path, setting: Mapping[str, Any], out: 
     argv = [str(python), "-m", "tests.bench.memory.vllm_probe", str(model), str(wish), str(out)]
     with log.open("wb") as stream:
         try:
-            done = subprocess.run(argv, cwd=root, env=environment, stdout=stream, stderr=stream, timeout=600, check=False)
+            done = subprocess.run(
+                argv, cwd=root, env=environment, stdout=stream, stderr=stream, timeout=600, check=False
+            )
         except subprocess.TimeoutExpired:
             return "no answer within 600 s"
     if done.returncode == 0 and out.exists():
@@ -66,7 +74,13 @@ def run(python: Path, root: Path, model: Path, setting: Mapping[str, Any], out: 
 
 def rows(name: str, architecture: str, setting: Mapping[str, Any], seen: Mapping[str, Any]) -> Iterator[Row]:
     """Make rows of one probe's answer: `kv` and `state` are what ONE request of max_model_len tokens takes of the cache."""
-    common = {"engine": NAME, "version": seen["version"], "model": name, "architecture": architecture, "setting": setting}
+    common = {
+        "engine": NAME,
+        "version": seen["version"],
+        "model": name,
+        "architecture": architecture,
+        "setting": setting,
+    }
     loaded = seen["loaded"][0]
     yield Row(
         **common,
@@ -76,7 +90,9 @@ def rows(name: str, architecture: str, setting: Mapping[str, Any], seen: Mapping
         detail={"buffers": loaded["buffers"]},
     )
     per_block = seen["bytes_per_block"]
-    detail = {k: seen[k] for k in ("num_blocks", "bytes_per_block", "tokens", "concurrency", "block_size", "cache_bytes")}
+    detail = {
+        k: seen[k] for k in ("num_blocks", "bytes_per_block", "tokens", "concurrency", "block_size", "cache_bytes")
+    }
     detail |= {k: seen[k] for k in ("mamba_block_size", "mamba_cache_mode", "max_in_flight_tokens", "layout")}
     groups = [{k: v for k, v in g.items() if k != "spec"} | {"spec": short(g["spec"])} for g in seen["groups"]]
     for item, recurrent in (("kv", False), ("state", True)):
@@ -93,7 +109,16 @@ def rows(name: str, architecture: str, setting: Mapping[str, Any], seen: Mapping
 
 def short(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Keep of a cache spec what sizes follow from."""
-    keep = ("num_kv_heads", "head_size", "head_size_v", "dtype", "sliding_window", "shapes", "dtypes", "page_size_padded")
+    keep = (
+        "num_kv_heads",
+        "head_size",
+        "head_size_v",
+        "dtype",
+        "sliding_window",
+        "shapes",
+        "dtypes",
+        "page_size_padded",
+    )
     return {key: spec[key] for key in keep if spec.get(key) is not None}
 
 

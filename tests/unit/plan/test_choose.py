@@ -156,7 +156,7 @@ class TestMachines:
         assert chosen(machine("H100", cuda_toolkit="13.0"), GGUF) == "llama-cpp 0.3.36 (cuda13)"
         assert chosen(machine("H100"), GGUF) == "llama-cpp-python 0.3.36 (cuda13.0)"
         assert chosen(machine("H100", glibc="2.31"), GGUF) == "llama-cpp 0.3.36 (cpu)"
-        assert chosen(machine("H100", driver="470.57.02"), GGUF) == "llama-cpp-python 0.3.36 (cuda11.8)"
+        assert chosen(machine("A100", driver="470.57.02"), GGUF) == "llama-cpp-python 0.3.36 (cuda11.8)"
 
     def test_the_cuda_13_image_of_llama_cpp_waits_for_a_driver_that_compiles_its_ptx(self) -> None:
         def image(name: str, driver: str) -> str:

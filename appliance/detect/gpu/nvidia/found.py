@@ -156,9 +156,13 @@ def _gpu(seen: Seen, told: Told, kernel: Kernel) -> Gpu:
 
 def _slices(index: int, told: Told) -> tuple[Slice, ...]:
     """Return the slices of a GPU; the table knows their memory, a profile's name only about."""
-    measured = {device: memory for gpu, device, memory in told.table.slices if gpu == index}
+    measured = {device: (total, total - used) for gpu, device, total, used in told.table.slices if gpu == index}
     return tuple(
-        replace(part, memory=measured.get(part.index, part.memory)) for gpu, part in told.listing.slices if gpu == index
+        replace(part, memory=measured[part.index][0], memory_free=measured[part.index][1])
+        if part.index in measured
+        else part
+        for gpu, part in told.listing.slices
+        if gpu == index
     )
 
 

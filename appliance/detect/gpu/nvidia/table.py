@@ -38,8 +38,8 @@ class Table:
     api: str = ""
     """Newest CUDA that the driver can do."""
     gpus: tuple[Seen, ...] = ()
-    slices: tuple[tuple[int, int, int], ...] = ()
-    """(GPU, number of the MIG device on it, bytes of memory)."""
+    slices: tuple[tuple[int, int, int, int], ...] = ()
+    """(GPU, number of the MIG device on it, bytes of memory, bytes of it in use)."""
     processes: tuple[tuple[int, GpuProcess], ...] = ()
     """(GPU, process)."""
 
@@ -112,14 +112,14 @@ def _status(gpu: Seen, line: str) -> Seen:
     )
 
 
-def _slices(lines: Sequence[str]) -> Iterator[tuple[int, int, int]]:
+def _slices(lines: Sequence[str]) -> Iterator[tuple[int, int, int, int]]:
     """Read `0  7  0  1 | 12MiB / 9856MiB | 14  0 | 1 0 0 0 0`: GPU, GPU instance, compute instance, MIG device."""
     for line in lines:
         cells = _cells(line)
         match, usage = _MIG.fullmatch(cells[0]), _USAGE.search(line)
         total = size(usage[2]) if usage else None
-        if match and total:
-            yield int(match[1]), int(match[2]), total
+        if match and usage and total:
+            yield int(match[1]), int(match[2]), total, size(usage[1]) or 0
 
 
 def _processes(lines: Sequence[str]) -> Iterator[tuple[int, GpuProcess]]:

@@ -1,0 +1,69 @@
+"""Reported against predicted: `python -m tests.bench.memory.compare`; reads truth.json and the kept headers, no engine."""
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.bench.memory.headers import restore
+from tests.bench.memory.truth import TRUTH, Row, load
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# THE PLANNER'S PART: the one function to fill in.
+def predicted(model: Path, setting: Mapping[str, Any]) -> Mapping[str, int]:
+    """Predict bytes by item ("weights", "kv", "state", "compute", "output"); what is left out is not compared.
+
+    `model` is a GGUF file (llama.cpp; `setting` is its command line: "ctx-size", "parallel", ...) or a directory with
+    config.json and model.safetensors (vLLM; `setting` is what `vllm.LLM` takes: "max_model_len", "block_size", ...).
+    The files have their headers and their length but no data. For vLLM `kv` and `state` are one request's, in full.
+    """
+    raise NotImplementedError(f"no planner yet for {model.name} with {setting}")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def pairs(rows: list[Row], folder: Path) -> Iterator[tuple[Row, int | None]]:
+    """Join each row with its prediction, in bytes; None where the planner says nothing."""
+    restored = {name: restore(name, folder) for name in sorted({row.model for row in rows})}
+    said: dict[tuple[str, str], Mapping[str, int]] = {}
+    for row in rows:
+        path = restored[row.model] / ("model.gguf" if row.engine == "llama.cpp" else "")
+        key = (str(path), json.dumps(row.setting, sort_keys=True))
+        if key not in said:
+            try:
+                said[key] = predicted(path, row.setting)
+            except NotImplementedError:
+                said[key] = {}
+        yield row, said[key].get(row.item)
+
+
+def label(setting: Mapping[str, Any]) -> str:
+    """Write a setting in one line."""
+    return " ".join(f"{key}={value}" if value != "" else key for key, value in setting.items())
+
+
+def main(path: Path = TRUTH) -> None:
+    """Print a line for each row, then for each engine and item how near the predictions are, and the worst."""
+    ratios: dict[tuple[str, str], list[tuple[float, str]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        print(f"{'engine':<10}{'model':<16}{'item':<9}{'reported':>14}{'predicted':>14}{'ratio':>8}  setting")
+        for row, guess in pairs(load(path), Path(folder)):
+            ratio = guess / row.bytes if guess is not None and row.bytes else None
+            shown = f"{guess:>14,}{ratio:>8.3f}" if guess is not None and ratio is not None else f"{'-':>14}{'-':>8}"
+            print(f"{row.engine:<10}{row.model:<16}{row.item:<9}{row.bytes:>14,}{shown}  {label(row.setting)}")
+            if ratio is not None:
+                ratios.setdefault((row.engine, row.item), []).append((ratio, f"{row.model}, {label(row.setting)}"))
+    print("\nper item: rows, within 1%, lowest and highest predicted / reported")
+    for (engine, item), seen in sorted(ratios.items()):
+        low, high = min(seen), max(seen)
+        near = sum(abs(ratio - 1) <= 0.01 for ratio, _ in seen)
+        print(f"{engine:<10}{item:<9}{len(seen):>4}{near:>5}  {low[0]:.3f} ({low[1]})  {high[0]:.3f} ({high[1]})")
+    if not ratios:
+        print("nothing predicted: fill in predicted() in this file")
+
+
+if __name__ == "__main__":
+    main()
