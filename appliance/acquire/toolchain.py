@@ -69,7 +69,13 @@ def uv() -> str:
 
 
 def make_environment(
-    target: Path, requirements: Path, machine: Machine, source: Source, *, extra: tuple[tuple[str, str], ...] = ()
+    target: Path,
+    requirements: Path,
+    machine: Machine,
+    source: Source,
+    *,
+    extra: tuple[tuple[str, str], ...] = (),
+    options: tuple[str, ...] = ("--link-mode", "copy"),
 ) -> Command:
     """Create an empty Python environment and return the command that fills it from pinned, hashed requirements."""
     shutil.rmtree(target, ignore_errors=True)
@@ -82,7 +88,7 @@ def make_environment(
         raise ArtifactError(f"no Python environment can be made in {target}: {done.stderr.strip()}")
     return Command(
         argv=(
-            uv(), "pip", "install", "--python", str(target), "--require-hashes", "--link-mode", "copy",
+            uv(), "pip", "install", "--python", str(target), "--require-hashes", *options,
             "--requirements", str(requirements),
             "--build-constraints", str(DIRECTORY / "requirements" / "build-tools.txt"),
         ),

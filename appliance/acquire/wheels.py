@@ -1,59 +1,110 @@
-"""Python environments for engines that are Python programs: one for each, from pinned requirements with hashes."""
+"""Python environments for engines that are Python programs: one for each, from requirements with hashes."""
 
 import shlex
 import shutil
+import sys
 from pathlib import Path
+from typing import Final
 
 from appliance.acquire import toolchain
 from appliance.acquire.build import KERNELS, OPTIONS, STEP
-from appliance.acquire.source import Source, refuse_offline
-from appliance.catalog import DIRECTORY
+from appliance.acquire.source import Source, index, refuse_offline
+from appliance.catalog import lock
 from appliance.domain.changes import Command
 from appliance.domain.deployment import Artifact, Deployment
 from appliance.errors import ArtifactError
 from appliance.report import Bar, Progress, work
 from appliance.system.machine import Machine, sync
 
+COMPILED: Final = ("llama-cpp-python",)
+"""Artifacts that the general index has no wheels of: built here, for this processor."""
+
 
 def environment(
     artifact: Artifact, deployment: Deployment, machine: Machine, source: Source, progress: Progress
 ) -> None:
-    """Make an engine's environment: wheels where some fit, else built here; wheels built once stay in uv's cache."""
+    """Make an engine's environment from pinned, hashed requirements: those that come with us, else resolved now."""
     target = Path(deployment.layout.state, "engines", f"{artifact.name}-{artifact.digest[:16]}")
     if target.is_dir():
         return
     refuse_offline(source, artifact.ref)
     cache = Path(deployment.layout.cache)
+    compiled = artifact.name in COMPILED and not artifact.indexes
+    # One cache for each artifact: uv does not ask for which processor a wheel was built.
+    extra = (*_where(artifact, machine), ("UV_CACHE_DIR", str(cache / "uv" / artifact.digest[:16])))
+    if compiled:
+        extra = (*_compiler(artifact, cache, machine, source, progress), *extra)
+    progress.step("environment", f"{artifact.ref}{', built from source where no wheel fits' if compiled else ''}")
+    requirements = lock(artifact) or _resolve(artifact, cache, machine, source, extra)
+    draft = target.with_name(f".{target.name}.new")
+    # A GPU engine's files are many gigabytes: they are there once, however long the cache is kept.
+    options = ("--link-mode", "copy") if compiled else ("--link-mode", "hardlink", "--only-binary", ":all:")
+    command = toolchain.make_environment(draft, requirements, machine, source, extra=extra, options=options)
+    with work(progress, artifact.name, 0, unit="files") as bar:
+        done = machine.run(command, on_line=_Ear(bar))
+    if done.code:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise _failed(artifact, done.stdout + done.stderr)
+    shutil.copyfile(requirements, draft / "requirements.txt")
+    # Leaves what was built here; all else can be had again, and a build's sources are large.
+    machine.run(Command(argv=(toolchain.uv(), "cache", "prune", "--ci", "--quiet"), env=extra[-1:], timeout=300))
+    draft.rename(target)
+    sync(target.parent)
+
+
+def _where(artifact: Artifact, machine: Machine) -> tuple[tuple[str, str], ...]:
+    """Return the setting that adds the artifact's own indexes to the machine's."""
+    indexes = (*artifact.indexes, *index(machine).extra)
+    return (("UV_INDEX", " ".join(indexes)),) if indexes else ()
+
+
+def _compiler(
+    artifact: Artifact, cache: Path, machine: Machine, source: Source, progress: Progress
+) -> tuple[tuple[str, str], ...]:
     tools = toolchain.tools(cache, machine, source, progress)
-    name, _, version = artifact.ref.partition("==")
-    requirements = DIRECTORY / "requirements" / f"{name.partition('[')[0]}-{version}.txt"
     kernels = cache / "build" / f"{artifact.digest[:16]}.cmake"
     kernels.parent.mkdir(parents=True, exist_ok=True)
     kernels.write_text(KERNELS)
-    extra = (
+    return (
         ("CC", tools.cc),
         ("CXX", tools.cxx),
         ("CMAKE_ARGS", shlex.join((f"-DCMAKE_PROJECT_ggml_INCLUDE={kernels}", *_shared()))),
         ("CMAKE_GENERATOR", "Ninja"),
         ("PATH", tools.path),
-        # One for each artifact: uv does not ask for which processor a wheel was built.
-        ("UV_CACHE_DIR", str(cache / "uv" / artifact.digest[:16])),
     )
-    progress.step("environment", f"{artifact.ref}, built from source where no wheel fits")
-    draft = target.with_name(f".{target.name}.new")
-    command = toolchain.make_environment(draft, requirements, machine, source, extra=extra)
-    with work(progress, artifact.name, 0, unit="files") as bar:
-        done = machine.run(command, on_line=_Ear(bar))
+
+
+def _resolve(
+    artifact: Artifact, cache: Path, machine: Machine, source: Source, extra: tuple[tuple[str, str], ...]
+) -> Path:
+    """Return the requirements with hashes of all that the artifact needs, from wheels only; kept for the next try."""
+    path = cache / "locks" / f"{artifact.name}-{artifact.digest[:16]}.txt"
+    if path.is_file():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    wanted, draft = path.with_suffix(".in"), path.with_suffix(".new")
+    wanted.write_text("".join(f"{line}\n" for line in (artifact.ref, *artifact.pins)))
+    compile_ = Command(
+        argv=(
+            toolchain.uv(), "pip", "compile", "--quiet", "--generate-hashes", "--no-header", "--no-annotate",
+            "--only-binary", ":all:", "--python", sys.executable, "--output-file", str(draft), str(wanted),
+        ),
+        env=(*index(machine).environment(source), *extra),
+        timeout=3600,
+    )  # fmt: skip
+    done = machine.run(compile_)
     if done.code:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise ArtifactError(
-            f"{artifact.ref} cannot be installed:\n" + _reason(done.stdout + done.stderr),
-            hint="check the network; behind a mirror set index-url in /etc/pip.conf",
-        )
-    # Leaves what was built here; all else can be had again, and a build's sources are large.
-    machine.run(Command(argv=(toolchain.uv(), "cache", "prune", "--ci", "--quiet"), env=extra[-1:], timeout=300))
-    draft.rename(target)
-    sync(target.parent)
+        draft.unlink(missing_ok=True)
+        raise _failed(artifact, done.stdout + done.stderr)
+    draft.rename(path)
+    return path
+
+
+def _failed(artifact: Artifact, said: str) -> ArtifactError:
+    return ArtifactError(
+        f"{artifact.ref} cannot be installed:\n" + _reason(said),
+        hint="check the network; behind a mirror set index-url in /etc/pip.conf",
+    )
 
 
 def _shared() -> tuple[str, ...]:

@@ -128,7 +128,7 @@ class Setting:
     """GPUs that share every layer."""
     gpu_layers: int = 0
     """Layers that lie on GPUs, for engines that leave the rest in RAM; the output counts as one more."""
-    memory_share: float = 0
+    memory_share: float = 0.0
     """What vLLM and SGLang take of a GPU's total memory, LMDeploy of what is free after the weights; 0 = not said."""
     batched_tokens: int = 0
     """Prompt tokens computed at once; 0 = the engine's default."""

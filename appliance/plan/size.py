@@ -174,7 +174,7 @@ def _choices(
     counts = module.spreads(model, 1 if any(gpu.slice is not None for gpu in gpus) else len(gpus))
     if isinstance(item.gpus, tuple):
         named = tuple(gpu for gpu in gpus if gpu.index in item.gpus)
-        if len(item.gpus) in counts:
+        if len(item.gpus) in counts and all(gpu.pool in here.left for gpu in named):
             yield from sets(named, 1, here) if len(item.gpus) < len(named) else (named,)
         return
     for count in counts:

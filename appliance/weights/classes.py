@@ -68,6 +68,7 @@ SPARSE: dict[str, dict[str, int]] = {
     "cohere2": {"sliding_window": 4096},
     "gpt_oss": {"sliding_window": 128},
     "llama4_text": {"attention_chunk_size": 8192},
+    "deepseek_v4": {"sliding_window": 128, "head_dim": 512},
     "olmo3": {"sliding_window": 4096},
     "exaone4": {"sliding_window": 4096},
     "falcon_h1": {"mamba_d_conv": 4},

@@ -39,8 +39,8 @@ def compressed(width: int, window: int, ratio: int) -> tuple[Layers, ...]:
 
     The second is given as the part of a row that falls on one token.
     """
-    near = Layers(kind=WINDOW, count=1, kv_heads=1, key=width, window=window)
-    return (near, latent(-(-width // ratio))) if ratio > 0 else (near,)
+    near = (Layers(kind=WINDOW, count=1, kv_heads=1, key=width, window=window),) if window else ()
+    return (*near, latent(-(-width // ratio))) if ratio > 0 else near
 
 
 def every(period: int, at: int, special: str, other: str, layers: int) -> tuple[str, ...]:

@@ -5,9 +5,9 @@ from typing import Any
 
 from appliance.catalog import Catalog
 from appliance.domain.deployment import Artifact, Deployment, Layout, Model, Release
-from appliance.domain.host import Host
+from appliance.domain.host import Driver, Gpu, Host
 from appliance.domain.spec import ApplianceSpec, ModelSpec
-from appliance.domain.weights import WeightFile, Weights
+from appliance.domain.weights import Layers, WeightFile, Weights
 from appliance.plan import plan
 
 GIB = 1 << 30
@@ -66,20 +66,65 @@ CATALOG = Catalog(
 )
 
 
+def _wheels(engine: str, version: str, accelerator: str = "cuda12.9") -> Release:
+    """Return a release for GPUs as old as V100."""
+    return Release(
+        engine=engine,
+        version=version,
+        accelerator=accelerator,
+        arch=("x86_64",),
+        driver="525.60.13",
+        capabilities=("7.0", "7.5", "8.0", "8.6", "8.9", "9.0"),
+        artifacts=(Artifact(name=engine, kind="wheels", ref=f"{engine}=={version}", digest=""),),
+    )
+
+
+VLLM, SGLANG, LMDEPLOY = _wheels("vllm", "3.0"), _wheels("sglang", "5.0"), _wheels("lmdeploy", "4.0")
+LLAMA_CUDA = _wheels("llama-cpp", "1.0")
+GPU_CATALOG = replace(CATALOG, releases=(VLLM, SGLANG, LMDEPLOY, LLAMA_CUDA, *CATALOG.releases))
+"""What computes on NVIDIA's GPUs comes first, as in the real one."""
+DRIVER = Driver(vendor="nvidia", version="580.65.06", api="13.0", module="open")
+
+
 def layout(prefix: str) -> Layout:
     """Return a layout below a prefix."""
     parts = {name: f"{prefix}/{name}" for name in ("etc", "state", "cache", "run", "log")}
     return Layout(prefix=prefix, **parts)
 
 
+def gpu(index: int = 0, memory: int = 24, **more: Any) -> Gpu:
+    """Return one of several equal GPUs with so many GiB."""
+    facts: dict[str, Any] = {"uuid": f"GPU-{index}", "name": "NVIDIA L4", "compute_capability": "8.9"}
+    return Gpu(vendor="nvidia", index=index, memory=memory * GIB, **facts | more)
+
+
+def gpu_host(*gpus: Gpu, memory: int = 128, **more: Any) -> Host:
+    """Return a machine with these GPUs and so many GiB of RAM, nearly all of it free."""
+    facts: dict[str, Any] = {"memory": memory * GIB, "memory_available": memory * GIB, "drivers": (DRIVER,)}
+    return replace(HOST, gpus=gpus, **facts | more)
+
+
 def weights(*, size: int = GIB, context: int = 4096, **more: Any) -> Weights:
-    """Return the facts of a GGUF file: 64 KiB of KV cache for a token."""
+    """Return the facts of a GGUF file: 64 KiB of KV cache for a token, 16 equal layers, an eighth beside them."""
     file = WeightFile(name="model.gguf", path="/models/model.gguf", size=size, sha256="a" * 64)
     facts: dict[str, Any] = {
         "format": "gguf", "architecture": "qwen3", "files": (file,), "context_length": context,
-        "layers": 16, "kv_heads": 8, "head_dim": 128, "quantisation": "Q4_K_M",
+        "layers": 16, "kv_heads": 8, "head_dim": 128, "parameters": size * 2, "quantisation": "Q4_K_M",
+        "heads": 32, "hidden": 4096, "feed_forward": 12288, "vocabulary": 151936,
+        "cache": (Layers(kind="full", count=16, kv_heads=8, key=128, value=128),),
+        "embedding": size // 16, "output": size // 16, "layer": (size - size // 16 * 2) // 16,
     }  # fmt: skip
     return Weights(**facts | more)
+
+
+def safetensors(*, size: int = GIB, context: int = 4096, **more: Any) -> Weights:
+    """Return the facts of the same model in bf16."""
+    file = WeightFile(name="model.safetensors", path="/models/model.safetensors", size=size, sha256="b" * 64)
+    facts: dict[str, Any] = {
+        "format": "safetensors", "architecture": "Qwen3ForCausalLM", "files": (file,), "quantisation": "bfloat16",
+        "parameters": size // 2,
+    }  # fmt: skip
+    return weights(size=size, context=context, **facts | more)
 
 
 def model(name: str = "tiny", facts: Weights | None = None) -> Model:
@@ -96,11 +141,15 @@ def deployment(
     *items: ModelSpec,
     host: Host = HOST,
     where: Layout = LAYOUT,
-    facts: Weights | None = None,
+    facts: Weights | dict[str, Weights] | None = None,
     catalog: Catalog = CATALOG,
+    before: Deployment | None = None,
     **spec: Any,
 ) -> Deployment:
-    """Return the plan for models of the same weights."""
+    """Return the plan for models of the same weights, or of those that are given by name."""
     items = items or (item(),)
-    models = tuple(model(one.name, facts) for one in items)
-    return plan(ApplianceSpec(models=items, **spec), models, host, where, catalog, python=PYTHON)
+    named = facts if isinstance(facts, dict) else {}
+    common = None if isinstance(facts, dict) else facts
+    models = tuple(model(one.name, named.get(one.name, common)) for one in items)
+    wanted = ApplianceSpec(models=items, **spec)
+    return plan(wanted, models, host, where, catalog, python=PYTHON, before=before)

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 
-def every_subclass(kind: type) -> set[type]:
+def every_subclass(kind: type[Any]) -> set[type[Any]]:
     """Return a class and all that derive from it."""
     found = {kind}
+    one: type[Any]
     for one in kind.__subclasses__():
         found |= every_subclass(one)
     return found
@@ -39,9 +40,9 @@ def patched(source: Path) -> None:
     base: Any = importlib.import_module("conversion.base")
     for kind in every_subclass(base.TextModel):
         if "set_vocab" in vars(kind):
-            kind.set_vocab = set_vocab  # type: ignore[attr-defined]
+            kind.set_vocab = set_vocab
         if "get_vocab_base_pre" in vars(kind):
-            kind.get_vocab_base_pre = pre_tokenizer  # type: ignore[attr-defined]
+            kind.get_vocab_base_pre = pre_tokenizer
 
 
 class NoDefaults:

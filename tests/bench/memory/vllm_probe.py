@@ -1,14 +1,16 @@
 """Build a vLLM engine in this process and print what it allots; runs inside the bench's own environment (vLLM for the CPU).
 
-`python -m tests.bench.memory.vllm_probe MODEL SETTING.json OUT.json`: SETTING holds arguments of `vllm.LLM` (and
-`like`: "gpu" or "cpu"), OUT gets one object. All sizes are in bytes. The numbers are read from the engine's own objects, those that its log lines are made of.
+`python -m tests.bench.memory.vllm_probe MODEL NAME.setting...`: each holds arguments of `vllm.LLM` (and `like`: "gpu" or
+"cpu"), and what it leads to is written beside it as NAME.json, or {"error"}. All sizes are in bytes. The numbers are read from the engine's own objects, those that its log lines are made of.
 """
 
 import dataclasses
+import gc
 import importlib
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,9 +67,16 @@ def describe(group: Any, config: Any) -> dict[str, Any]:
 
 
 def as_on_a_gpu() -> None:
-    """Undo what the CPU backend decides by the processor: it raises recurrent state to float32 where there is AVX512-BF16."""
+    """Undo what only the CPU backend does to cache sizes; no forward pass is run, so nothing else notices.
+
+    It raises recurrent state to float32 where the processor has AVX512-BF16, and takes blocks of 32 tokens and their
+    multiples, where FlashAttention on a GPU takes 16.
+    """
     torch: Any = importlib.import_module("torch")
+    backend: Any = importlib.import_module("vllm.v1.attention.backends.cpu_attn").CPUAttentionBackend
+    multiple: Any = importlib.import_module("vllm.v1.attention.backend").MultipleOf
     torch.cpu._is_avx512_bf16_supported = lambda: False
+    backend.get_supported_kernel_block_sizes = staticmethod(lambda *_: [multiple(16)])
 
 
 def probe(model: str, setting: dict[str, Any]) -> dict[str, Any]:
@@ -105,10 +114,17 @@ def probe(model: str, setting: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(argv: list[str]) -> None:
-    """Probe one model with one setting."""
+    """Probe one model with each setting in turn; those that leave the CPU's ways come last."""
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    model, setting, out = argv
-    Path(out).write_text(json.dumps(probe(model, json.loads(Path(setting).read_text())), indent=1))
+    model, *settings = argv
+    for path in map(Path, settings):
+        try:
+            seen = probe(model, json.loads(path.read_text()))
+        except Exception as error:
+            traceback.print_exc()
+            seen = {"error": f"{type(error).__name__}: {error}"}
+        path.with_suffix(".json").write_text(json.dumps(seen, indent=1))
+        gc.collect()
 
 
 if __name__ == "__main__":

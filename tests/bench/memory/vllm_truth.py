@@ -1,5 +1,6 @@
 """What vLLM reports for each model: runs the probe in the bench's environment and makes rows of what it says."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -42,34 +43,22 @@ def is_hybrid(config: Mapping[str, Any]) -> bool:
     return any(key in text for key in ("linear_num_value_heads", "mamba_n_heads", "mamba_num_heads", "conv_L_cache"))
 
 
-def run(python: Path, root: Path, model: Path, setting: Mapping[str, Any], out: Path) -> str:
-    """Probe one model under one setting unless that was done before; returns the error, or nothing."""
-    if out.exists():
-        return ""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    wish, log = out.with_suffix(".setting"), out.with_suffix(".log")
-    wish.write_text(json.dumps(setting))
+def run(python: Path, root: Path, model: Path, wishes: list[Path]) -> None:
+    """Probe one model under the settings in `wishes`, one process for all."""
+    log = wishes[0].with_suffix(".log")
     environment = os.environ | {
         "VLLM_CPU_KVCACHE_SPACE": str(CACHE_GIB),
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
-        "VLLM_CONFIG_ROOT": str(out.parent),
-        "VLLM_CACHE_ROOT": str(out.parent / "vllm-cache"),
+        "VLLM_CONFIG_ROOT": str(log.parent),
+        "VLLM_CACHE_ROOT": str(log.parent / "vllm-cache"),
     }
-    argv = [str(python), "-m", "tests.bench.memory.vllm_probe", str(model), str(wish), str(out)]
+    argv = [str(python), "-m", "tests.bench.memory.vllm_probe", str(model), *map(str, wishes)]
     with log.open("wb") as stream:
-        try:
-            done = subprocess.run(
-                argv, cwd=root, env=environment, stdout=stream, stderr=stream, timeout=600, check=False
-            )
-        except subprocess.TimeoutExpired:
-            return "no answer within 600 s"
-    if done.returncode == 0 and out.exists():
-        return ""
-    errors = [line for line in log.read_text(errors="replace").splitlines() if "Error" in line]
-    return (errors or [f"ends with {done.returncode}"])[-1].split("] ")[-1].strip()[:300]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(argv, cwd=root, env=environment, stdout=stream, stderr=stream, timeout=900, check=False)
 
 
 def rows(name: str, architecture: str, setting: Mapping[str, Any], seen: Mapping[str, Any]) -> Iterator[Row]:
@@ -123,18 +112,24 @@ def short(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def measure(python: Path, root: Path, models: Path, names: list[str], raw: Path) -> tuple[list[Row], dict[str, str]]:
-    """Probe all models under all settings."""
+    """Probe all models under all settings, unless that was done before."""
     found: list[Row] = []
     failures: dict[str, str] = {}
+    raw.mkdir(parents=True, exist_ok=True)
     for name in names:
         config = json.loads((models / name / "config.json").read_text())
         settings = SETTINGS | (HYBRID if is_hybrid(config) else {}) | (VISION if "vision_config" in config else {})
-        for label, setting in settings.items():
-            out = raw / f"{NAME}-{name}-{label}.json"
-            error = run(python, root, models / name, setting, out)
-            print(f"{NAME} {name} {label}: {error or 'ok'}", flush=True)
-            if error:
-                failures[f"{NAME} {name} {label}"] = error
+        wishes = {label: raw / f"{NAME}-{name}-{label}.setting" for label in settings}
+        for label, path in wishes.items():
+            path.write_text(json.dumps(settings[label]))
+        if missing := [path for path in wishes.values() if not path.with_suffix(".json").exists()]:
+            run(python, root, models / name, missing)
+        for label, path in wishes.items():
+            answer = path.with_suffix(".json")
+            seen = json.loads(answer.read_text()) if answer.exists() else {"error": "no answer"}
+            if "error" in seen:
+                failures[f"{NAME} {name} {label}"] = seen["error"][:300]
             else:
-                found += rows(name, config["architectures"][0], setting, json.loads(out.read_text()))
+                found += rows(name, config["architectures"][0], settings[label], seen)
+            print(f"{NAME} {name} {label}: {seen.get('error', 'ok')[:150]}", flush=True)
     return found, failures

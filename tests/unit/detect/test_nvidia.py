@@ -194,7 +194,7 @@ def test_tables_are_read_back(
             Seen(index=index, name=name, memory=total << 20, memory_free=(total * free // 100) << 20, mig=mig, bus_id=sysfs(bus))
             for index, (_, name, total, free, bus, mig, _) in enumerate(gpus)
         ),
-        slices=tuple((gpu, device, total << 20, total << 20) for gpu, _, device, total in slices),
+        slices=tuple((gpu, device, total << 20, 1 << 20) for gpu, _, device, total in slices),
         processes=tuple((gpu, GpuProcess(pid=pid, name=name, memory=memory << 20)) for gpu, pid, name, memory in processes),
     )  # fmt: skip
 

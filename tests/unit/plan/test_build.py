@@ -6,8 +6,23 @@ import pytest
 
 from appliance import codec
 from appliance.domain.deployment import Deployment, Refusal, Route
+from appliance.domain.host import Port
 from appliance.errors import HostError, SpecError
-from tests.unit.samples import CONTAINER, HOST, LAYOUT, PYTHON, deployment, item, layout, weights
+from tests.unit.samples import (
+    CATALOG,
+    CONTAINER,
+    GPU_CATALOG,
+    HOST,
+    LAYOUT,
+    PYTHON,
+    deployment,
+    gpu,
+    gpu_host,
+    item,
+    layout,
+    safetensors,
+    weights,
+)
 
 PREFIX = layout("/home/ann/llm")
 
@@ -65,7 +80,7 @@ def test_several_replicas_are_numbered_and_share_the_processors() -> None:
             name="tiny",
             upstream_model="tiny",
             health="/health",
-            sockets=tuple(service.socket for service in plan.services),
+            replicas=tuple((f"tiny_{n}", f"unix:/run/llm-appliance/tiny_{n}/engine.sock") for n in (1, 2, 3)),
         ),
     )
 
@@ -79,7 +94,7 @@ def test_models_stay_in_the_order_of_the_spec() -> None:
     assert [service.name for service in plan.services] == ["b", "a"]
     assert [route.name for route in plan.gateway.routes] == ["b", "a"]
     assert [reason.subject for reason in plan.reasons] == [
-        "runtime", "engine for b", "context of b", "engine for a", "context of a",
+        "runtime", "engine for b", "memory of b", "engine for a", "memory of a",
     ]  # fmt: skip
 
 
@@ -117,17 +132,18 @@ def test_the_limit_of_a_socket_path_is_in_bytes() -> None:
 
 
 def test_every_name_fits_system_wide() -> None:
-    plan = deployment(item("a" * 63, replicas=64), host=replace(HOST, memory=1 << 50))
+    plan = deployment(item("a" * 63, replicas=64), host=replace(HOST, memory=1 << 50, memory_available=1 << 50))
     assert max(len(service.socket) for service in plan.services) <= 107
 
 
 def test_a_processor_that_nothing_was_made_for_is_refused() -> None:
-    with pytest.raises(
-        HostError, match="no engine can serve tiny: llama-cpp 1.0: 1.0 is for x86_64, this machine is riscv64"
-    ):
+    with pytest.raises(HostError, match=r"no engine can serve tiny: llama-cpp 1\.0 .*is for x86_64, this machine is"):
         deployment(host=replace(HOST, arch="riscv64"))
+    rows = (replace(CATALOG.releases[-1], arch=("riscv64",)),)
     with pytest.raises(HostError, match="no gateway packages for riscv64") as caught:
-        deployment(facts=weights(format="none"), host=replace(HOST, arch="riscv64"))
+        deployment(
+            facts=weights(format="none"), host=replace(HOST, arch="riscv64"), catalog=replace(CATALOG, releases=rows)
+        )
     assert caught.value.hint == "supported: x86_64, aarch64"
 
 
@@ -164,4 +180,40 @@ def test_a_plan_is_whole_and_the_same_each_time() -> None:
 
 
 def test_more_disk_or_other_ports_change_nothing() -> None:
-    assert deployment(host=replace(HOST, disk_free=1, memory_available=1, kernel="7")) == deployment()
+    assert deployment(host=replace(HOST, disk_free=1, kernel="7", ports=(Port(port=80),))) == deployment()
+
+
+def test_an_engine_on_a_gpu_gets_the_weights_directory_and_more_time() -> None:
+    (service,) = deployment(facts=safetensors(size=4000 << 20), host=gpu_host(gpu()), catalog=GPU_CATALOG).services
+    assert (service.engine, service.accelerator, service.vendor) == ("vllm", "cuda12.9", "nvidia")
+    assert service.weights == f"/var/lib/llm-appliance/store/models/{'d' * 64}"
+    assert service.start_timeout == 60 + 40 + 600
+    assert service.gpus == ("GPU-0",)
+    assert [load.device for load in service.loads] == ["ram", "nvidia:0"]
+    assert len(service.artifacts) == 1
+
+
+def test_a_gpu_without_a_uuid_is_called_by_its_number() -> None:
+    host = gpu_host(gpu(), gpu(1, uuid="", memory=48))
+    (service,) = deployment(item(gpus=(1,)), facts=safetensors(), host=host, catalog=GPU_CATALOG).services
+    assert service.gpus == ("1",)
+
+
+@pytest.mark.parametrize("engine", ["sglang", "lmdeploy"])
+def test_an_engine_that_knows_ports_only_gets_one_that_nobody_has(engine: str) -> None:
+    host = gpu_host(gpu(), gpu(1), ports=(Port(port=18100), Port(port=18102)))
+    plan = deployment(
+        item("a", engine=engine, replicas=2), item("b"), facts=safetensors(), host=host, catalog=GPU_CATALOG
+    )
+    assert [service.address for service in plan.services] == [
+        "127.0.0.1:18101", "127.0.0.1:18103", "unix:/run/llm-appliance/b/engine.sock",
+    ]  # fmt: skip
+    assert plan.gateway.routes[0].replicas == (("a_1", "127.0.0.1:18101"), ("a_2", "127.0.0.1:18103"))
+
+
+def test_what_one_model_was_made_of_is_not_needed_by_another() -> None:
+    facts = {"a": safetensors(), "b": weights()}
+    plan = deployment(item("a"), item("b"), facts=facts, host=gpu_host(gpu(), gpu(1)), catalog=GPU_CATALOG)
+    assert [artifact.name for artifact in plan.artifacts] == ["gateway", "vllm", "llama-cpp"]
+    digests = {artifact.name: artifact.digest for artifact in plan.artifacts}
+    assert [service.artifacts for service in plan.services] == [(digests["vllm"],), (digests["llama-cpp"],)]

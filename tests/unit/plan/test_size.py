@@ -1,16 +1,67 @@
-"""How much context a model gets: all it was trained for where it fits, halved where not, what was asked for or nothing."""
+"""The largest layout that fits: on which GPUs, with how much context; and what a refusal says."""
+
+import re
+from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from appliance.engines import llama_cpp, llama_cpp_python
+from appliance.domain.deployment import Deployment, Refusal, Release, Service
+from appliance.domain.host import Gpu, Host, Slice
+from appliance.domain.spec import ModelSpec
+from appliance.domain.weights import Layers, Weights
 from appliance.errors import HostError
-from appliance.plan.size import SHARE, SMALLEST, Budget
-from tests.unit.samples import GIB, item, model, weights
+from appliance.plan.choose import Candidate
+from appliance.plan.room import Room, pools, room, summed
+from appliance.plan.size import Fitted, fit
+from tests.unit.samples import (
+    CATALOG,
+    GIB,
+    GPU_CATALOG,
+    HOST,
+    LLAMA_CUDA,
+    LMDEPLOY,
+    SGLANG,
+    VLLM,
+    deployment,
+    gpu,
+    gpu_host,
+    item,
+    model,
+    safetensors,
+    weights,
+)
 
+MIB = 1 << 20
 TOKEN = 64 << 10
 """Bytes of KV cache for a token of the sample model."""
+BUFFERS = 512 * (4 * (151936 + 2 * 4096) + 2 * 4096) + 48 * MIB
+"""Bytes that llama.cpp computes in with 4096 tokens, and of the program."""
+CPU = CATALOG.releases[0]
+FOUR = tuple(gpu(index) for index in range(4))
+
+
+def fitted(spec: ModelSpec, facts: Weights, host: Host, *rows: Release, here: Room | None = None) -> Fitted:
+    """Fit one model with these releases; those for the CPU get no GPU."""
+    candidates = tuple(
+        Candidate(release=row, gpus=() if row.accelerator == "cpu" else host.devices) for row in rows or (CPU,)
+    )
+    return fit(spec, model(spec.name, facts), candidates, host, here or room(host))[0]
+
+
+def refusal(spec: ModelSpec, facts: Weights, host: Host, *rows: Release) -> HostError:
+    with pytest.raises(HostError) as caught:
+        fitted(spec, facts, host, *rows)
+    return caught.value
+
+
+def numbers(found: Fitted) -> list[list[int]]:
+    """Return the GPUs of each replica."""
+    return [[one.index for one in place.gpus] for place in found.places]
+
+
+# On the CPU: all in RAM.
 
 
 def test_the_sample_takes_64_kib_a_token() -> None:
@@ -18,91 +69,467 @@ def test_the_sample_takes_64_kib_a_token() -> None:
 
 
 def test_a_model_that_fits_gets_what_it_was_trained_for() -> None:
-    fitted, reason = Budget(total=10 * GIB).fit(item(), model(), llama_cpp)
-    assert (fitted.context, fitted.parallel) == (4096, 4)
-    assert fitted.memory == GIB + 4096 * 4 * TOKEN + llama_cpp.BUFFERS
-    assert reason.subject == "context of tiny"
-    assert reason.chosen == "4096 tokens × 4 at the same time"
-    assert reason.why == "2304 MiB of 10.0 GiB: weights 1024 MiB, KV cache 1024 MiB, buffers 256 MiB"
+    found = fitted(item(), weights(), HOST)
+    (place,) = found.places
+    assert (place.setting.context, place.setting.parallel, place.setting.kv_type) == (4096, 4, "auto")
+    (load,) = place.loads
+    assert load.device == "ram"
+    assert load.items == (("weights", GIB), ("KV cache", 4096 * 4 * TOKEN), ("buffers", BUFFERS))
+    assert (found.steps, found.refused, place.gpus) == ((), (), ())
+
+
+def test_a_plan_says_where_everything_went() -> None:
+    reason = deployment().reasons[-1]
+    assert reason.subject == "memory of tiny"
+    assert reason.chosen == "4096 tokens × 4 at the same time on the CPU"
+    assert reason.why == "ram 2412 MiB of 10.0 GiB: weights 1024 MiB, KV cache 1024 MiB, buffers 364 MiB"
+    cut = deployment(facts=weights(context=131072)).reasons[-1]
+    assert cut.chosen == "16384 tokens × 4 at the same time on the CPU (trained for 131072)"
+    assert [step.name for step in cut.refused] == [
+        "131072 tokens × 4 at the same time", "65536 tokens × 4 at the same time", "32768 tokens × 4 at the same time",
+    ]  # fmt: skip
+    assert cut.refused[2].why == "needs 9436 MiB of ram, 9216 MiB are free of 10.0 GiB"
 
 
 def test_context_is_halved_until_it_fits() -> None:
     facts = weights(context=131072)
-    fitted, reason = Budget(total=10 * GIB).fit(item(), model(facts=facts), llama_cpp)
-    assert fitted.context == 16384
-    assert reason.chosen == "16384 tokens × 4 at the same time (trained for 131072, cut to fit)"
-    again = Budget(total=10 * GIB).fit(item(parallel=1), model(facts=facts), llama_cpp)[0]
-    assert (again.context, again.parallel) == (65536, 1)
-
-
-@given(st.integers(1 << 20, 64 << 30), st.integers(1, 1 << 20), st.integers(1, 8), st.integers(1, 4))
-def test_nothing_takes_more_than_its_share(total: int, context: int, parallel: int, replicas: int) -> None:
-    wanted = item(parallel=parallel, replicas=replicas)
-    try:
-        fitted, _ = Budget(total=total).fit(wanted, model(facts=weights(context=context)), llama_cpp)
-    except HostError:
-        smallest = GIB + llama_cpp.BUFFERS + min(context, SMALLEST) * parallel * TOKEN
-        assert smallest * replicas > int(total * SHARE)
-        return
-    assert fitted.memory * replicas <= total * SHARE
-    assert fitted.context == context or SMALLEST <= fitted.context < context
-    assert context // fitted.context in (1 << shift for shift in range(24))
+    assert fitted(item(), facts, HOST).places[0].setting.context == 16384
+    one = fitted(item(parallel=1), facts, HOST).places[0].setting
+    assert (one.context, one.parallel) == (65536, 1)
 
 
 def test_a_context_that_was_asked_for_is_never_cut() -> None:
-    fitted, _ = Budget(total=10 * GIB).fit(item(context=20000), model(), llama_cpp)
-    assert fitted.context == 20000
-    with pytest.raises(HostError) as caught:
-        Budget(total=10 * GIB).fit(item(context=40000), model(), llama_cpp)
-    assert caught.value.message == (
-        "tiny does not fit: 40000 tokens × 4 need 11.0 GiB (weights 1024 MiB, KV cache 10000 MiB, buffers 256 MiB), "
-        "9216 MiB are left of 10.0 GiB"
-    )
-    assert caught.value.hint == "try --context 20000"
-
-
-def test_weights_that_do_not_fit_are_refused_with_the_numbers() -> None:
-    with pytest.raises(HostError) as caught:
-        Budget(total=10 * GIB).fit(item(), model(facts=weights(size=20 * GIB)), llama_cpp)
-    assert "tiny does not fit: 512 tokens × 4 need 20.4 GiB (weights 20.0 GiB, " in caught.value.message
-    assert "9216 MiB are left of 10.0 GiB" in caught.value.message
-    assert caught.value.hint == "try --parallel 1"
-    with pytest.raises(HostError) as caught:
-        Budget(total=10 * GIB).fit(item(parallel=1), model(facts=weights(size=20 * GIB)), llama_cpp)
-    assert "smaller quantisation" in caught.value.hint
-
-
-def test_the_second_model_gets_what_the_first_left() -> None:
-    budget = Budget(total=10 * GIB)
-    budget.fit(item("a"), model("a"), llama_cpp)
-    with pytest.raises(HostError, match=r"b does not fit: .* 6912 MiB are left of 10\.0 GiB"):
-        budget.fit(item("b"), model("b", weights(size=7 * GIB)), llama_cpp)
-
-
-def test_the_second_model_gets_what_all_replicas_of_the_first_left() -> None:
-    budget = Budget(total=10 * GIB)
-    budget.fit(item("a", replicas=2), model("a"), llama_cpp)
-    with pytest.raises(HostError, match=r" 4608 MiB are left of 10\.0 GiB"):
-        budget.fit(item("b"), model("b", weights(size=7 * GIB)), llama_cpp)
+    found = fitted(item(context=40000), weights(), HOST)
+    assert (found.places[0].setting.context, found.places[0].setting.parallel) == (40000, 2), "less at the same time"
+    error = refusal(item(context=400000), weights(), HOST)
+    assert error.message.startswith("tiny does not fit: llama-cpp 1.0 (cpu): 400000 tokens × 1 at the same time, ")
+    assert "KV cache q4_0 needs 8792 MiB" not in error.message
+    assert "9216 MiB are free of 10.0 GiB (weights 1024 MiB, KV cache " in error.message
 
 
 def test_every_replica_counts() -> None:
-    exactly, _ = Budget(total=10 * GIB).fit(item(replicas=4), model(), llama_cpp)
-    assert (exactly.context, exactly.memory * 4) == (4096, int(10 * GIB * SHARE))
-    fitted, _ = Budget(total=10 * GIB).fit(item(replicas=5), model(), llama_cpp)
-    assert (fitted.context, fitted.memory) == (2048, GIB + 2048 * 4 * TOKEN + llama_cpp.BUFFERS)
-    with pytest.raises(HostError, match=r"need 11\.0 GiB"):
-        Budget(total=10 * GIB).fit(item(replicas=8), model(), llama_cpp)
+    each = GIB + 4096 * 4 * TOKEN + BUFFERS
+    exactly = replace(HOST, memory=1 << 50, memory_available=3 * each)
+    assert (
+        fitted(item(replicas=3), weights(), exactly).places[2].setting
+        == fitted(item(), weights(), HOST).places[0].setting
+    )
+    less = replace(exactly, memory_available=3 * each - 1)
+    found = fitted(item(replicas=3), weights(), less)
+    assert {place.setting for place in found.places} == {replace(found.places[0].setting, parallel=2)}
+    assert found.steps[0].why.endswith("2411 MiB are free of 1048576.0 GiB"), "what the two before it left"
+    error = refusal(item(replicas=8), weights(), HOST)
+    assert error.hint == "try --replicas 1"
+
+
+def test_the_second_model_gets_what_the_first_left() -> None:
+    plan = deployment(item("a"), item("b"), facts={"a": weights(), "b": weights(context=131072)})
+    assert [service.setting.context for service in plan.services] == [4096, 8192]
+    with pytest.raises(HostError, match=r"^b does not fit: .* 6803 MiB are free of 10\.0 GiB"):
+        deployment(item("a"), item("b"), facts={"a": weights(), "b": weights(size=8 * GIB)})
 
 
 def test_a_header_that_says_nothing_gets_4096_tokens() -> None:
-    assert Budget(total=10 * GIB).fit(item(), model(facts=weights(context=0)), llama_cpp)[0].context == 4096
-
-
-def test_a_model_of_a_small_context_keeps_it() -> None:
-    assert Budget(total=10 * GIB).fit(item(), model(facts=weights(context=256)), llama_cpp)[0].context == 256
+    assert fitted(item(), weights(context=0), HOST).places[0].setting.context == 4096
 
 
 def test_an_engine_of_one_request_counts_one() -> None:
-    fitted, _ = Budget(total=10 * GIB).fit(item(), model(), llama_cpp_python)
-    assert (fitted.parallel, fitted.memory) == (1, GIB + 4096 * TOKEN + llama_cpp_python.BUFFERS)
+    (place,) = fitted(item(), weights(), HOST, CATALOG.releases[1]).places
+    assert place.setting.parallel == 1
+    assert dict(place.loads[0].items)["KV cache"] == 4096 * TOKEN
+
+
+def test_safetensors_on_the_cpu_lie_in_ram() -> None:
+    row = replace(VLLM, accelerator="cpu", capabilities=(), driver="")
+    (place,) = fitted(item(), safetensors(), replace(HOST, memory=1 << 40, memory_available=1 << 40), row).places
+    (load,) = place.loads
+    assert load.device == "ram"
+    assert dict(load.items)["weights"] == GIB
+    assert place.setting.tensor_parallel == 1
+
+
+# Which GPUs.
+
+
+def test_one_gpu_is_enough_where_it_holds_everything() -> None:
+    found = fitted(item(), safetensors(size=15 * GIB), gpu_host(*FOUR), VLLM)
+    assert numbers(found) == [[0]]
+    assert found.places[0].setting.tensor_parallel == 1
+    assert [load.device for load in found.places[0].loads] == ["ram", "nvidia:0"]
+
+
+def test_the_fewest_gpus_that_hold_it() -> None:
+    host = gpu_host(*FOUR)
+    assert numbers(fitted(item(), safetensors(size=30 * GIB), host, VLLM)) == [[0, 1]]
+    assert numbers(fitted(item(), safetensors(size=60 * GIB), host, VLLM)) == [[0, 1, 2, 3]]
+    assert numbers(fitted(item(), weights(size=50 * GIB), host, LLAMA_CUDA)) == [[0, 1, 2]]
+
+
+def test_a_layer_is_shared_by_gpus_only_where_the_heads_divide() -> None:
+    host = gpu_host(*FOUR)
+    forty = safetensors(size=45 * GIB, heads=40, cache=(Layers(kind="full", count=16, kv_heads=8, key=128, value=128),))
+    assert numbers(fitted(item(), forty, host, VLLM)) == [[0, 1, 2, 3]], "40 heads among 3: no"
+    three = safetensors(size=45 * GIB, heads=30, cache=(Layers(kind="full", count=16, kv_heads=6, key=128, value=128),))
+    found = fitted(item(), three, host, VLLM)
+    assert numbers(found) == [[0, 1, 2]]
+    assert found.places[0].setting.tensor_parallel == 3
+    assert "on each of 2 GPUs" in fitted(item(), three, host, LMDEPLOY, CPU).refused[0].why, "powers of two only"
+
+
+def test_an_engine_that_moves_layers_does_not_divide_them() -> None:
+    found = fitted(item(), weights(size=50 * GIB, heads=7), gpu_host(*FOUR), LLAMA_CUDA)
+    setting = found.places[0].setting
+    assert (setting.tensor_parallel, setting.gpu_layers) == (1, 17)
+
+
+def test_gpus_older_than_compute_capability_8_compute_in_half() -> None:
+    old = gpu_host(gpu(0, compute_capability="7.0"))
+    assert fitted(item(), safetensors(), old, VLLM).places[0].setting.dtype == "half"
+    assert (
+        fitted(item(), safetensors(), gpu_host(gpu(0, compute_capability="8.0")), VLLM).places[0].setting.dtype
+        == "auto"
+    )
+    assert fitted(item(), weights(), old, LLAMA_CUDA).places[0].setting.dtype == "auto", "GGUF says its own types"
+
+
+def test_replicas_get_gpus_of_their_own() -> None:
+    assert numbers(fitted(item(replicas=3), safetensors(size=15 * GIB), gpu_host(*FOUR), VLLM)) == [[0], [1], [2]]
+    assert numbers(fitted(item(replicas=2), safetensors(size=30 * GIB), gpu_host(*FOUR), VLLM)) == [[0, 1], [2, 3]]
+
+
+def test_several_models_live_on_one_gpu() -> None:
+    plan = deployment(item("a"), item("b"), item("c"), host=gpu_host(gpu()), catalog=GPU_CATALOG)
+    assert [service.gpus for service in plan.services] == [("GPU-0",)] * 3
+    assert {service.engine for service in plan.services} == {"llama-cpp"}
+
+
+def test_the_second_model_goes_where_there_is_more_room() -> None:
+    plan = deployment(item("a"), item("b"), host=gpu_host(gpu(), gpu(1)), catalog=GPU_CATALOG)
+    assert [service.gpus for service in plan.services] == [("GPU-0",), ("GPU-1",)]
+
+
+def test_what_others_hold_of_a_gpu_is_not_taken() -> None:
+    host = gpu_host(gpu(0, memory_free=10 * GIB), gpu(1, memory_free=23 * GIB))
+    assert numbers(fitted(item(), safetensors(size=8 * GIB), host, VLLM)) == [[1]]
+
+
+def test_a_model_larger_than_the_gpu_leaves_layers_in_ram() -> None:
+    found = fitted(item(), weights(size=32 * GIB), gpu_host(gpu()), LLAMA_CUDA)
+    setting = found.places[0].setting
+    assert (setting.context, setting.parallel, setting.kv_type) == (4096, 1, "q4_0"), "all else is given up before"
+    assert 0 < setting.gpu_layers < 17
+    loads = {load.device: dict(load.items) for load in found.places[0].loads}
+    assert loads["nvidia:0"]["weights"] == (setting.gpu_layers - 1) * 1792 * MIB + 2 * GIB, "the output comes first"
+    assert loads["ram"]["weights"] == (17 - setting.gpu_layers) * 1792 * MIB + 2 * GIB, "the embedding stays"
+    more = replace(setting, gpu_layers=setting.gpu_layers + 1)
+    assert (more.gpu_layers - 1) * 1792 * MIB + 2 * GIB > 19 * GIB, "one more would be too much"
+    assert len(found.steps) == 8, "the ends of a long way"
+
+
+def test_where_ram_is_short_too_a_smaller_context_helps_with_layers_in_ram() -> None:
+    host = gpu_host(gpu(), memory=19)
+    facts = weights(
+        size=34 * GIB, context=8192, cache=(Layers(kind="full", count=16, kv_heads=32, key=256, value=256),)
+    )
+    setting = fitted(item(), facts, host, LLAMA_CUDA).places[0].setting
+    assert setting.context < 8192
+    assert 0 < setting.gpu_layers < 17
+
+
+def test_slices_of_a_gpu_are_used_one_by_one() -> None:
+    parts = tuple(Slice(index=n, uuid=f"MIG-{n}", profile="3g.40gb", memory=40 * GIB) for n in (0, 1))
+    host = gpu_host(gpu(0, 80, partitioned=True, slices=parts))
+    found = fitted(item(replicas=2), safetensors(size=20 * GIB), host, VLLM)
+    assert [place.gpus[0].visible for place in found.places] == ["MIG-0", "MIG-1"]
+    assert [load.device for load in found.places[1].loads] == ["ram", "nvidia:0.1"]
+    error = refusal(item(), safetensors(size=50 * GIB), host, VLLM)
+    assert "on each of" not in error.message, "no process sees two"
+    named = fitted(item(gpus=(0,), replicas=2), safetensors(size=20 * GIB), host, VLLM)
+    assert [len(place.gpus) for place in named.places] == [1, 1]
+
+
+# What the operator says of GPUs.
+
+
+def test_so_many_gpus_are_used_even_where_fewer_would_do() -> None:
+    found = fitted(item(gpus=2), safetensors(), gpu_host(*FOUR), VLLM)
+    assert numbers(found) == [[0, 1]]
+    assert found.places[0].setting.tensor_parallel == 2
+
+
+def test_these_gpus_are_used_even_where_fewer_would_do() -> None:
+    assert numbers(fitted(item(gpus=(2,)), safetensors(), gpu_host(*FOUR), VLLM)) == [[2]]
+    found = fitted(item(gpus=(1, 3)), safetensors(), gpu_host(*FOUR), VLLM)
+    assert (numbers(found), found.places[0].setting.tensor_parallel) == ([[1, 3]], 2)
+
+
+def test_no_gpu_means_the_cpu() -> None:
+    plan = deployment(item(gpus=0), host=gpu_host(*FOUR), catalog=GPU_CATALOG)
+    assert (plan.services[0].gpus, plan.services[0].accelerator) == ((), "cpu")
+    assert "computes on GPUs, the CPU was asked for" in {one.why for one in plan.reasons[1].refused}
+
+
+@pytest.mark.parametrize("gpus", [3, (0, 1, 2)])
+def test_a_number_of_gpus_that_the_heads_do_not_divide_by_is_refused(gpus: int | tuple[int, ...]) -> None:
+    error = refusal(item(gpus=gpus), safetensors(), gpu_host(*FOUR), VLLM)
+    assert error.message == "tiny does not fit: vllm 3.0 (cuda12.9): cannot be spread over 3 GPUs of one kind here"
+    assert error.hint == "try --gpus 1"
+
+
+def test_more_gpus_than_there_are_is_refused() -> None:
+    error = refusal(item(gpus=8), safetensors(), gpu_host(*FOUR), VLLM)
+    assert "cannot be spread over 8 GPUs" in error.message
+
+
+@pytest.mark.parametrize("gpus", [None, 1, (0,)])
+def test_a_gpu_of_which_nobody_knows_the_memory_is_refused(gpus: int | tuple[int, ...] | None) -> None:
+    host = gpu_host(replace(gpu(), memory=None))
+    error = refusal(item(gpus=gpus), safetensors(), host, VLLM)
+    assert error.message == "tiny does not fit: vllm 3.0 (cuda12.9): how much memory nvidia:0 has is not known"
+    found = fitted(item(), weights(), host, LLAMA_CUDA, CPU)
+    assert found.refused == (
+        Refusal(name="llama-cpp 1.0 (cuda12.9)", why="how much memory nvidia:0 has is not known"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("kv_type", "row"), [("q8_0", VLLM), ("fp8", LMDEPLOY), ("int8", SGLANG)])
+def test_a_kv_cache_that_an_engine_does_not_know_is_refused(kv_type: str, row: Release) -> None:
+    error = refusal(item(kv_type=kv_type), safetensors(), gpu_host(gpu()), row)
+    assert f"knows no KV cache of type {kv_type} there, only auto, " in error.message
+    assert error.hint == "try --kv-type auto"
+    found = fitted(item(kv_type="int8"), safetensors(), gpu_host(gpu()), VLLM, LMDEPLOY)
+    assert (found.candidate.release, found.places[0].setting.kv_type) == (LMDEPLOY, "int8")
+    assert found.refused[0].name == "vllm 3.0 (cuda12.9)"
+
+
+# Which engine.
+
+
+def test_the_first_candidate_that_fits_wins() -> None:
+    host = gpu_host(gpu())
+    assert fitted(item(), safetensors(), host, VLLM, LMDEPLOY).candidate.release == VLLM
+    assert fitted(item(), safetensors(), host, LMDEPLOY, VLLM).candidate.release == LMDEPLOY
+
+
+def test_what_does_not_fit_is_passed_over_with_the_numbers() -> None:
+    host = gpu_host(gpu(), memory=100)
+    row = replace(VLLM, accelerator="cpu")
+    found = fitted(item(), safetensors(size=40 * GIB), host, VLLM, row)
+    assert found.candidate.release == row
+    (passed,) = found.refused
+    assert passed.name == "vllm 3.0 (cuda12.9)"
+    assert re.fullmatch(r"needs 42\.\d GiB of nvidia:0, 22\.1 GiB are free of 24\.0 GiB", passed.why)
+
+
+def test_what_was_refused_before_is_told_in_order() -> None:
+    early, late = Refusal(name="one", why="too new"), Refusal(name="two", why="too old")
+    candidates = (
+        Candidate(release=VLLM, gpus=(gpu(),), refused=(early,)),
+        Candidate(release=replace(VLLM, accelerator="cpu"), refused=(late,)),
+    )
+    host = gpu_host(gpu(), memory=100)
+    found, _ = fit(item(), model(facts=safetensors(size=40 * GIB)), candidates, host, room(host))
+    assert [one.name for one in found.refused] == ["one", "vllm 3.0 (cuda12.9)", "two"]
+
+
+def test_another_kind_of_gpu_is_another_candidate() -> None:
+    small, large = gpu(0, 16, name="T4"), gpu(1, 80, name="H100")
+    host = gpu_host(small, large)
+    candidates = (Candidate(release=VLLM, gpus=(small,)), Candidate(release=VLLM, gpus=(large,)))
+    found, _ = fit(item(), model(facts=safetensors(size=40 * GIB)), candidates, host, room(host))
+    assert numbers(found) == [[1]]
+
+
+# Refusals.
+
+
+def test_a_refusal_has_the_numbers_of_every_candidate() -> None:
+    error = refusal(item(), weights(size=200 * GIB), gpu_host(gpu()), LLAMA_CUDA, CPU)
+    gpu_line, cpu_line = error.message.removeprefix("tiny does not fit: ").split("; ")
+    assert gpu_line.startswith("llama-cpp 1.0 (cuda12.9): 512 tokens × 1 at the same time, KV cache q4_0, ")
+    assert "115.2 GiB are free of 128.0 GiB" in gpu_line
+    assert cpu_line.startswith(
+        "llama-cpp 1.0 (cpu): 512 tokens × 1 at the same time, KV cache q4_0 needs 200.4 GiB of ram"
+    )
+    assert "(weights 200.0 GiB, KV cache 9 MiB, buffers " in cpu_line
+
+
+def test_a_smaller_quantisation_is_named_with_its_size_where_it_is_much_smaller() -> None:
+    hint = refusal(item(), safetensors(size=200 * GIB), gpu_host(gpu()), VLLM).hint
+    assert hint == "take a smaller quantisation (4 bits: about 56.2 GiB), more GPUs, or remove another model"
+    hint = refusal(item(), weights(size=200 * GIB), gpu_host(gpu()), LLAMA_CUDA).hint
+    assert hint == "take a smaller quantisation, more GPUs, or remove another model"
+
+
+def test_a_wish_that_can_give_way_is_the_way_out() -> None:
+    host = gpu_host(*FOUR)
+    assert refusal(item(gpus=1), safetensors(size=30 * GIB), host, VLLM).hint == "try --gpus 2"
+    assert refusal(item(replicas=5), safetensors(size=15 * GIB), host, VLLM).hint == "try --replicas 1"
+    assert refusal(item(parallel=1000), safetensors(size=15 * GIB), host, VLLM).hint == "try --parallel 1"
+    both = refusal(item(parallel=1000, gpus=1, context=1 << 20), safetensors(size=30 * GIB), host, VLLM)
+    assert both.hint == "4096 tokens × 1 at the same time would fit"
+
+
+def test_strict_is_the_wish_or_nothing() -> None:
+    facts = weights(context=131072)
+    assert fitted(item(strict=True), weights(), HOST).places[0].setting.context == 4096
+    error = refusal(item(strict=True), facts, HOST)
+    assert "131072 tokens × 4 at the same time needs 33.3 GiB of ram, 9216 MiB are free" in error.message
+    assert error.hint == "leave --strict out, and it steps down to what fits"
+    error = refusal(item(strict=True, replicas=20), facts, HOST)
+    assert error.hint == "leave --strict out and try --replicas 1"
+    error = refusal(item(strict=True), weights(size=20 * GIB), HOST)
+    assert error.hint.startswith("take a smaller quantisation"), "stepping down would not help"
+
+
+@given(
+    st.integers(64, 1 << 20),
+    st.integers(0, 3),
+    st.integers(1, 40),
+    st.sampled_from([None, 1, 4, 16]),
+    st.sampled_from(["gguf", "safetensors"]),
+)
+def test_a_context_that_is_offered_fits(
+    context: int, count: int, size: int, parallel: int | None, kind: str
+) -> None:  # fmt: skip
+    make = weights if kind == "gguf" else safetensors
+    host = gpu_host(*(gpu(index) for index in range(count)), memory=32)
+
+    def planned(asked: int | None) -> Deployment:
+        facts = make(size=size * GIB, context=32768)
+        return deployment(item(context=asked, parallel=parallel), facts=facts, host=host, catalog=GPU_CATALOG)
+
+    try:
+        planned(context)
+    except HostError as error:
+        offered = re.fullmatch(r"try --context (\d+)", error.hint)
+        assume(offered)
+        assert offered
+        assert int(offered[1]) < context
+        (service,) = planned(int(offered[1])).services
+        assert service.setting.context == int(offered[1])
+
+
+# Nothing is promised twice.
+
+heads = st.sampled_from([(32, 8), (40, 8), (28, 4), (64, 64), (14, 2), (7, 1), (24, 3)])
+kinds = st.sampled_from(["full", "window", "latent", "recurrent"])
+
+
+@st.composite
+def facts(draw: st.DrawFn) -> Weights:
+    """A model of any shape and format, 100 MB to 200 GiB."""
+    query, kv = draw(heads)
+    layers = draw(st.integers(1, 80))
+    size = draw(st.integers(100 << 20, 200 << 30) | st.integers(1 << 30, 20 << 30))
+    mixed = draw(st.integers(0, layers))
+    kind = draw(kinds)
+    others = {
+        "full": Layers(kind="full", count=layers - mixed, kv_heads=kv, key=128, value=128),
+        "window": Layers(kind="window", count=layers - mixed, kv_heads=kv, key=128, value=128, window=1024),
+        "latent": Layers(kind="latent", count=layers - mixed, kv_heads=1, key=576),
+        "recurrent": Layers(kind="recurrent", count=layers - mixed, convolution=1 << 15, state=1 << 19),
+    }[kind]
+    cache = (Layers(kind="full", count=mixed, kv_heads=kv, key=128, value=128), others)
+    make = weights if draw(st.booleans()) else safetensors
+    found = make(size=size, context=draw(st.sampled_from([0, 2048, 40960, 131072])))
+    return replace(
+        found, layers=layers, heads=query, kv_heads=kv, cache=cache, layer=draw(st.sampled_from([0, size // layers])),
+        experts=draw(st.sampled_from([0, 64])),
+    )  # fmt: skip
+
+
+@st.composite
+def hosts(draw: st.DrawFn) -> Host:
+    """A machine with up to eight GPUs, some of them used, broken, old, in parts, or with memory that nobody knows."""
+    gpus: list[Gpu] = []
+    size, capability = draw(st.sampled_from([8, 16, 24, 80, 141])), draw(st.sampled_from(["7.0", "8.0", "9.0"]))
+    unified = draw(st.integers(0, 9)) == 0
+    for index in range(draw(st.integers(0, 8))):
+        one = gpu(index, size, compute_capability=capability)
+        if unified:
+            one = replace(one, unified=True, memory=None)
+        elif draw(st.booleans()):
+            one = replace(one, memory_free=draw(st.integers(0, size * GIB)))
+        odd = draw(st.integers(0, 15))
+        one = replace(one, memory=None) if odd == 0 else one
+        one = replace(one, failure="requires reset") if odd == 1 else one
+        if odd == 2 and not unified:
+            parts = tuple(
+                Slice(index=n, uuid=f"MIG-{index}-{n}", profile="x", memory=size * GIB // 4) for n in range(3)
+            )
+            one = replace(one, partitioned=True, slices=parts)
+        gpus.append(one)
+    memory = draw(st.integers(4, 512))
+    return gpu_host(*gpus, memory=memory, memory_available=draw(st.integers(1, memory)) * GIB)
+
+
+@st.composite
+def wishes(draw: st.DrawFn) -> list[tuple[ModelSpec, Weights]]:
+    found = []
+    for number in range(draw(st.integers(1, 6))):
+        asked = draw(
+            st.builds(
+                item,
+                st.just(f"m{number}"),
+                context=st.none() | st.integers(64, 1 << 18),
+                parallel=st.none() | st.integers(1, 8),
+                replicas=st.integers(1, 3),
+                gpus=st.none()
+                | st.integers(0, 4)
+                | st.lists(st.integers(0, 7), min_size=1, max_size=4, unique=True).map(tuple),
+                engine=st.sampled_from(["auto", "auto", "auto", "lmdeploy", "sglang", "llama-cpp-python"]),
+            )
+        )
+        found.append((asked, draw(facts())))
+    return found
+
+
+def all_that_fits(wanted: list[tuple[ModelSpec, Weights]], host: Host) -> tuple[Service, ...]:
+    """Plan the models one after another, those that find no place left out."""
+    taken: list[tuple[ModelSpec, Weights]] = []
+    services: tuple[Service, ...] = ()
+    for pair in wanted:
+        try:
+            named = {spec.name: facts for spec, facts in (*taken, pair)}
+            services = deployment(
+                *(spec for spec, _ in (*taken, pair)), facts=named, host=host, catalog=GPU_CATALOG
+            ).services
+        except HostError as error:
+            assert error.message
+            continue
+        taken.append(pair)
+    return services
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(hosts(), wishes())
+def test_no_memory_is_promised_beyond_its_share(host: Host, wanted: list[tuple[ModelSpec, Weights]]) -> None:
+    services = all_that_fits(wanted, host)
+    assume(services)
+    here, where = room(host), pools(host)
+    taken = summed(tuple(load for service in services for load in service.loads), where)
+    for pool, amount in taken.items():
+        assert amount <= here.free(pool), pool
+    devices = {one.device: one for one in host.devices}
+    known = {spec.name: found for spec, found in wanted}
+    for service in services:
+        found = known[service.model]
+        used = [devices[load.device] for load in service.loads if load.device != "ram"]
+        assert tuple(one.visible for one in used) == service.gpus
+        assert not any(one.failure for one in used)
+        assert len(used) <= 1 or not any(one.slice is not None for one in used)
+        if service.engine in ("vllm", "sglang", "lmdeploy"):
+            assert len(used) == service.setting.tensor_parallel
+            assert found.heads % service.setting.tensor_parallel == 0
+            assert 0 < service.setting.memory_share < 1
+            assert service.setting.dtype == ("half" if used[0].compute_capability == "7.0" else "auto")
+    for spec, _ in wanted:
+        mine = [service for service in services if service.model == spec.name]
+        assert len(mine) in (0, spec.replicas)
+        for service in mine:
+            assert spec.context in (None, service.setting.context)
+            assert spec.parallel in (None, service.setting.parallel)
+            assert spec.gpus is None or len(service.gpus) == (
+                spec.gpus if isinstance(spec.gpus, int) else len(spec.gpus)
+            )

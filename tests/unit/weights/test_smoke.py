@@ -15,7 +15,18 @@ SMOKE = Path(appliance.__file__).parent / "smoke"
 def test_both_forms_agree() -> None:
     gguf, safetensors = inspect(SMOKE / "smoke.gguf"), inspect(SMOKE / "safetensors")
     assert (gguf.format, safetensors.format) == ("gguf", "safetensors")
-    for field in ("context_length", "layers", "kv_heads", "head_dim", "chat_template"):
+    same = (
+        "context_length",
+        "layers",
+        "kv_heads",
+        "head_dim",
+        "chat_template",
+        "heads",
+        "hidden",
+        "vocabulary",
+        "cache",
+    )
+    for field in same:
         assert getattr(gguf, field) == getattr(safetensors, field), field
     assert gguf.parameters
     assert gguf.quantisation
