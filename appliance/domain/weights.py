@@ -24,14 +24,16 @@ class Layers:
     """Layers of one kind: what they keep of the tokens that were seen."""
 
     kind: str
-    """`full` (keys and values of every token), `window` (of the last `window` tokens), `latent` (one compressed row
-    for each token, MLA), `recurrent` (a state of fixed size)."""
+    """`full` (keys and values of every token), `window` (of the last `window` tokens, or of the chunk), `latent` (one
+    compressed row for each token, MLA), `index` (keys beside it that choose tokens), `recurrent` (a state of fixed
+    size)."""
     count: int
+    """Layers; those that keep several things are counted in several groups."""
     kv_heads: int = 0
     key: int = 0
     """Elements of one key head; of a latent row: latent and rotary part together."""
     value: int = 0
-    """Elements of one value head; 0 for a latent row."""
+    """Elements of one value head; 0 where keys serve as values, too."""
     window: int = 0
     """Tokens."""
     convolution: int = 0

@@ -11,12 +11,12 @@ def heads_on_rank(group: Layers, ranks: int) -> int:
 
     A latent row has no heads to divide, so every GPU keeps it whole.
     """
-    return 1 if group.kind == "latent" else -(-group.kv_heads // ranks)
+    return 1 if group.kind in ("latent", "index") else -(-group.kv_heads // ranks)
 
 
 def growing(weights: Weights, tokens: int, width: float, ranks: int = 1) -> int:
     """Return the bytes that `tokens` take in the layers that keep all of them; `width` in bytes an element."""
-    groups = [group for group in weights.cache if group.kind in ("full", "latent")]
+    groups = [group for group in weights.cache if group.kind in ("full", "latent", "index")]
     return int(tokens * width * sum(_row(group, ranks) * group.count for group in groups))
 
 

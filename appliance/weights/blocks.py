@@ -19,6 +19,7 @@ from appliance.weights.layers import (
     latent,
     recurrent,
 )
+from appliance.weights.layers import index as chooses
 
 _KEEP_NOTHING = frozenset(
     {
@@ -147,7 +148,9 @@ class _Blocks:
             return (self._recurrent,)
         if self._name in _WITHOUT_HEADS_OR_FEED and _at(self._feed, index):
             return ()
-        return (self._attention(index),)
+        kept = self._attention(index)
+        chooser = self._number("attention.indexer.key_length") if kept.kind == "latent" else 0
+        return (kept, *((chooses(chooser),) if chooser else ()))
 
     def _is_recurrent(self, index: int) -> bool:
         if self._name in _INTERVALS:

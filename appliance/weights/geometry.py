@@ -18,6 +18,7 @@ from appliance.weights.layers import (
     latent,
     recurrent,
 )
+from appliance.weights.layers import index as chooses
 from appliance.weights.part import Part
 from appliance.weights.recurrence import recurrence
 from appliance.weights.schedule import schedule
@@ -103,7 +104,10 @@ class _Decoder:
             return (self._recurrent,)
         if role == BOTH:
             return self._attention(FULL, index), self._recurrent
-        return (self._attention(role, index),) if role in (FULL, WINDOW) else ()
+        if role not in (FULL, WINDOW):
+            return ()
+        chooser = self._part.number("index_head_dim") if self._latent else 0
+        return (self._attention(role, index), *((chooses(chooser),) if chooser else ()))
 
     def _attention(self, role: str, index: int) -> Layers:
         if self._latent:

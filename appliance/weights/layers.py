@@ -29,6 +29,11 @@ def latent(width: int) -> Layers:
     return Layers(kind="latent", count=1, kv_heads=1, key=width)
 
 
+def index(width: int) -> Layers:
+    """One layer's keys that only choose which tokens are attended to (sparse attention)."""
+    return Layers(kind="index", count=1, kv_heads=1, key=width)
+
+
 def recurrent(convolution: int, state: int) -> Layers:
     """One layer that keeps so many elements for each sequence."""
     return Layers(kind=RECURRENT, count=1, convolution=convolution, state=state)

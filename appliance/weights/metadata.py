@@ -30,6 +30,7 @@ _ENDINGS = (
 )
 _WISHED = (
     ".attention.value_length",
+    ".attention.indexer.key_length",
     ".attention.key_length_mla",
     ".attention.value_length_mla",
     ".attention.key_length_swa",

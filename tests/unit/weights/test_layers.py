@@ -308,7 +308,7 @@ def test_any_header_is_read_or_refused(architecture: str, keys: dict[str, Any]) 
 def sensible(groups: tuple[Layers, ...]) -> None:
     assert len(set(groups)) == len(groups)
     for group in groups:
-        assert group.kind in ("full", "window", "latent", "recurrent")
+        assert group.kind in ("full", "window", "latent", "index", "recurrent")
         assert group.count > 0
         assert group.row or group.convolution or group.state
         assert bool(group.window) == (group.kind == "window")
