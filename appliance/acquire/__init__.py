@@ -40,14 +40,20 @@ def _discard_drafts(state: Path) -> None:
 def missing(deployment: Deployment) -> tuple[int, int]:
     """Return the bytes that are still to be made or copied: (engines and packages, weights), roughly."""
     engines = sum(
-        SPACE[one.kind] for one in deployment.artifacts if one.kind in SPACE and not _present(one, deployment)
+        SPACE.get(one.name) or SPACE[one.kind]
+        for one in deployment.artifacts
+        if one.kind in SPACE and not _present(one, deployment)
     )
     weights = sum(model.weights.size for model in deployment.models if not store.has(model, deployment.layout.state))
     return engines, weights
 
 
-SPACE = {"debs": 60 << 20, "build": 1500 << 20, "wheels": 1800 << 20}
-"""Bytes that making an artifact takes at its peak: source, compiler and objects measured, a fifth on top."""
+SPACE = {
+    "debs": 60 << 20, "build": 1500 << 20, "wheels": 1800 << 20,
+    "vllm": 16 << 30, "sglang": 16 << 30, "lmdeploy": 12 << 30,
+}  # fmt: skip
+"""Bytes that making an artifact takes at its peak: source, compiler and objects measured, a fifth on top. Engines with
+a torch and its CUDA libraries by name: downloaded and unpacked (inferred from the sizes of their wheels)."""
 
 
 def _present(artifact: Artifact, deployment: Deployment) -> bool:

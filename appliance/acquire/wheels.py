@@ -16,6 +16,8 @@ from appliance.errors import ArtifactError
 from appliance.report import Bar, Progress, work
 from appliance.system.machine import Machine, sync
 
+NVIDIA: Final = "lib/nvidia"
+"""Directory of an environment with links to all of NVIDIA's libraries in it."""
 COMPILED: Final = ("llama-cpp-python",)
 """Artifacts that the general index has no wheels of: built here, for this processor."""
 
@@ -46,10 +48,24 @@ def environment(
         shutil.rmtree(draft, ignore_errors=True)
         raise _failed(artifact, done.stdout + done.stderr)
     shutil.copyfile(requirements, draft / "requirements.txt")
+    _gather(draft)
     # Leaves what was built here; all else can be had again, and a build's sources are large.
     machine.run(Command(argv=(toolchain.uv(), "cache", "prune", "--ci", "--quiet"), env=extra[-1:], timeout=300))
     draft.rename(target)
     sync(target.parent)
+
+
+def _gather(environment: Path) -> None:
+    """Link NVIDIA's libraries into one directory, for engines that do not look for them in packages."""
+    libraries = sorted(environment.glob("lib/python3*/site-packages/nvidia/*/lib/*.so*"))
+    if not libraries:
+        return
+    target = environment / NVIDIA
+    target.mkdir(parents=True)
+    for library in libraries:
+        link = target / library.name
+        if not link.exists():
+            link.symlink_to(Path("..", "..", library.relative_to(environment)))
 
 
 def _where(artifact: Artifact, machine: Machine) -> tuple[tuple[str, str], ...]:

@@ -56,6 +56,7 @@ def catalog() -> Catalog:
     return _read({**document, "releases": [row for page in pages for row in page["releases"]]}, source=source)
 
 
+@cache
 def requirements(artifact: Artifact) -> str:
     """Return the pinned, hashed requirements of a Python environment; "" where none come with this version."""
     path = lock(artifact)

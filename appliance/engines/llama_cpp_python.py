@@ -67,10 +67,18 @@ def launch(service: Service) -> Launch:
             ("N_CTX", str(service.setting.context)),
             ("N_THREADS", str(service.threads)),
             ("INTERRUPT_REQUESTS", "false"),
-            *((("N_GPU_LAYERS", str(service.setting.gpu_layers)),) if service.accelerator != "cpu" else ()),
+            *_gpus(service),
             *((name.replace("-", "_").upper(), value) for name, value in service.options),
         ),
     )  # fmt: skip
+
+
+def _gpus(service: Service) -> tuple[tuple[str, str], ...]:
+    """The wheels for CUDA bring neither its runtime nor cuBLAS; the environment has them beside its packages."""
+    if service.accelerator == "cpu":
+        return ()
+    root = service.program.removesuffix("/bin/python")
+    return (("N_GPU_LAYERS", str(service.setting.gpu_layers)), ("LD_LIBRARY_PATH", f"{root}/lib/nvidia"))
 
 
 def pages(service: Service) -> tuple[Page, ...]:

@@ -28,6 +28,8 @@ class Candidate:
     They are `Host.devices`: a slice of a GPU is one of its own, and one process can use one slice only."""
     refused: tuple[Refusal, ...] = ()
     """What was passed over since the candidate before this one."""
+    advice: str = ""
+    """Which driver would let the GPUs work that are here and not used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,23 +40,29 @@ class Verdict:
     groups: tuple[tuple[Gpu, ...], ...]
     why: str
     """"" = it can serve the model on each of the groups."""
+    absent: str
+    """The vendor, where the only reason is that none of its GPUs is here."""
+    reads: bool
+    """The engine could serve this model, whatever the machine."""
 
 
 def candidates(
     item: ModelSpec, model: Model, host: Host, catalog: Catalog, runtime: str = "systemd"
 ) -> tuple[Candidate, ...]:
     """Return what can serve the model, best first. Raises HostError with every reason when nothing can."""
+    judged = tuple(verdicts(item, model, host, catalog, runtime))
+    advice = drivers.driver_that_would_do(host, [one.row for one in judged if one.reads], item.gpus, runtime)
     found: list[Candidate] = []
     passed: list[Verdict] = []
-    for verdict in verdicts(item, model, host, catalog, runtime):
+    for verdict in judged:
         if verdict.why:
             passed.append(verdict)
         for gpus in verdict.groups:
-            row = resolve(verdict.row, gpus, host, runtime)
-            found.append(Candidate(release=row, gpus=gpus, refused=together(passed)))
+            row, unused = resolve(verdict.row, gpus, host, runtime), "" if gpus else advice
+            found.append(Candidate(release=row, gpus=gpus, refused=together(passed), advice=unused))
             passed = []
     if not found:
-        raise _nothing(item, model, host, passed, runtime)
+        raise _nothing(item, model, passed, advice)
     return tuple(found)
 
 
@@ -68,7 +76,8 @@ def release(
 
 def reason(item: ModelSpec, chosen: Candidate, refused: Sequence[Refusal]) -> Reason:
     """Return why this candidate was taken, after all those that were passed over."""
-    why = "asked for" if item.engine != "auto" else "the first of the catalog that works here"
+    asked = "asked for" if item.engine != "auto" else "the first of the catalog that works here"
+    why = f"{asked}; {chosen.advice}" if chosen.advice else asked
     return Reason(subject=f"engine for {item.name}", chosen=label(chosen.release), why=why, refused=tuple(refused))
 
 
@@ -89,7 +98,7 @@ def verdicts(item: ModelSpec, model: Model, host: Host, catalog: Catalog, runtim
             continue  # the same release for another processor: the row for this one says what is to be said
         why = _refuse(row, model, host)
         fit = fitness.Fit(why=why) if why else fitness.fit(row, host, item.gpus, runtime)
-        yield Verdict(row=row, groups=fit.groups, why=fit.why)
+        yield Verdict(row=row, groups=fit.groups, why=fit.why, absent=fit.absent, reads=not why)
 
 
 def _refuse(row: Release, model: Model, host: Host) -> str | None:
@@ -104,8 +113,15 @@ def _same(row: Release, other: Release) -> bool:
 
 def together(passed: Sequence[Verdict]) -> tuple[Refusal, ...]:
     """Say once what several releases of an engine in a row were passed over for."""
-    groups = groupby(passed, key=lambda verdict: (verdict.row.engine, verdict.why))
-    return tuple(Refusal(name=_span([verdict.row for verdict in group]), why=why) for (_, why), group in groups)
+    groups = groupby(passed, key=lambda one: (one.row.engine, one.why if not one.absent else ""))
+    return tuple(_refusal(tuple(group)) for _, group in groups)
+
+
+def _refusal(passed: Sequence[Verdict]) -> Refusal:
+    absent = list(dict.fromkeys(one.absent for one in passed if one.absent))
+    *others, last = absent or [""]
+    why = fitness.needs(f"{', '.join(others)} or {last}" if others else last) if absent else passed[0].why
+    return Refusal(name=_span([one.row for one in passed]), why=why)
 
 
 def gateway(catalog: Catalog, host: Host) -> Artifact:
@@ -156,11 +172,9 @@ def _span(rows: Sequence[Release]) -> str:
     return f"{first.engine} {versions} ({len(rows)} builds)"
 
 
-def _nothing(item: ModelSpec, model: Model, host: Host, passed: Sequence[Verdict], runtime: str) -> HostError:
+def _nothing(item: ModelSpec, model: Model, passed: Sequence[Verdict], advice: str) -> HostError:
     """Return the error with every reason, and the way out: another driver, or another form of the model."""
     said = "; ".join(f"{one.name}: {one.why}" for one in together(passed))
-    rows = tuple(verdict.row for verdict in passed if not _refuse(verdict.row, model, host))
-    hints = [drivers.driver_that_would_do(host, rows, item.gpus, runtime)]
-    if model.weights.format == "safetensors":
-        hints.append("a GGUF file of the same model can be served by llama.cpp, on the CPU too")
+    gguf = "a GGUF file of the same model can be served by llama.cpp, on the CPU too"
+    hints = (advice, gguf if model.weights.format == "safetensors" else "")
     return HostError(f"no engine can serve {item.name}: {said}", hint="; ".join(filter(None, hints)))

@@ -33,19 +33,27 @@ class Fit:
     groups: tuple[tuple[Gpu, ...], ...] = ()
     """GPUs of one kind each, the most memory first; one empty group for a release that computes on the CPU."""
     why: str = ""
+    absent: str = ""
+    """The vendor, where the only reason is that none of its GPUs is here."""
 
 
 def fit(row: Release, host: Host, wanted: Wanted = None, runtime: str = "systemd") -> Fit:
     """Ask everything that can be told without the model and without counting memory."""
     why = next(filter(None, _refusals(row, host, wanted, runtime)), "")
     if why:
-        return Fit(why=why)
+        vendor = NAMES.get(VENDORS.get(row.api, ""), "")
+        return Fit(why=why, absent=vendor if why == needs(vendor) else "")
     if row.api == "cpu":
         return Fit(groups=((),))
     groups, why = kinds(host, VENDORS[row.api], wanted)
     whys = {group: _code(row, group, host) for group in groups}
     usable = tuple(group for group in groups if not whys[group])
     return Fit(groups=usable, why="" if usable else why or "; ".join(dict.fromkeys(whys.values())))
+
+
+def needs(vendors: str) -> str:
+    """Return the words for GPUs that are not here."""
+    return f"needs {vendors} GPUs, there is none"
 
 
 def ways(row: Release, runtime: str) -> tuple[Artifact, ...]:
@@ -113,7 +121,7 @@ def _vendor(row: Release, host: Host, wanted: Wanted) -> str:
     if driver and driver.failure:
         return f"the {NAMES[vendor]} driver does not work: {driver.failure}"
     there = any(gpu.vendor == vendor for gpu in host.gpus)
-    return "" if there else f"needs {NAMES[vendor]} GPUs, there is none"
+    return "" if there else needs(NAMES[vendor])
 
 
 def _way(row: Release, runtime: str) -> str:

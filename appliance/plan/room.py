@@ -1,6 +1,7 @@
 """The memory of every device that is not promised yet, and which GPUs a replica gets."""
 
 from dataclasses import dataclass, replace
+from functools import cache
 
 from appliance.domain.deployment import Load
 from appliance.domain.host import Gpu, Host
@@ -100,7 +101,9 @@ def _distance(gpus: tuple[Gpu, ...]) -> tuple[int, int]:
 
 
 def _link(one: Gpu, other: Gpu) -> int:
-    if other.index >= len(one.links):
-        return len(LINKS)
-    name = one.links[other.index]
+    return _rank(one.links[other.index]) if other.index < len(one.links) else len(LINKS)
+
+
+@cache
+def _rank(name: str) -> int:
     return next((rank for rank, known in enumerate(LINKS) if name.startswith(known)), len(LINKS))

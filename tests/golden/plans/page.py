@@ -61,9 +61,9 @@ def page(row: Machine) -> str:
     """Return everything about one host."""
     host = hosts()[row.name]
     lines = [*_header(row, host)]
-    passed: dict[str, str] = {}
+    said: set[str] = set()
     for name in models():
-        lines += ["", *_block(name, outcome(row.name, name), host, passed)]
+        lines += ["", *_block(name, outcome(row.name, name), host, said)]
     lines += ["", f"together: {', '.join(TOGETHER)}", *_together(outcome(row.name, *TOGETHER), host)]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
@@ -92,7 +92,7 @@ def _header(row: Machine, host: Host) -> Iterator[str]:
     yield f"  runtime {runtime.chosen}{why}"
 
 
-def _block(name: str, found: Outcome, host: Host, passed: dict[str, str]) -> Iterator[str]:
+def _block(name: str, found: Outcome, host: Host, said: set[str]) -> Iterator[str]:
     if found.deployment is None:
         yield f"{name}  REFUSED"
         yield from _refused(found)
@@ -104,15 +104,22 @@ def _block(name: str, found: Outcome, host: Host, passed: dict[str, str]) -> Ite
         yield from _memory(unit.service.loads, host)
         yield from _launch(unit)
     yield from (f"    tried {one.name}: {one.why}" for one in memory.refused)
-    yield from _passed(name, engine.refused, passed)
+    yield from _passed(name, engine.refused, said)
 
 
-def _passed(name: str, refused: Iterable[Refusal], passed: dict[str, str]) -> Iterator[str]:
-    """Write what was passed over; where that is the same as for a model before, say only so."""
-    lines = [f"    not {one.name}: {one.why}" for one in refused]
-    text = "\n".join(lines).replace(name, "MODEL")
-    before = passed.setdefault(text, name)
-    yield from lines if before == name or len(lines) < 2 else [f"    not: {len(lines)} lines as for {before}"]
+def _passed(name: str, refused: Iterable[Refusal], said: set[str]) -> Iterator[str]:
+    """Write what was passed over; what was said of a model before is only counted."""
+    again = 0
+    for one in refused:
+        line = f"    not {one.name}: {one.why}"
+        bare = line.replace(name, "").replace(models()[name].weights.architecture, "")
+        if bare in said:
+            again += 1
+            continue
+        said.add(bare)
+        yield line
+    if again:
+        yield f"    not {again} more, as above"
 
 
 def _refused(found: Outcome) -> Iterator[str]:
