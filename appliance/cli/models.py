@@ -57,18 +57,20 @@ def add_model(
 ) -> int:
     """Serve one more model beside those that are served already."""
     from appliance.acquire.source import Source
-    from appliance.domain.spec import ModelSpec
+    from appliance.domain.spec import SMOKE, ModelSpec
     from appliance.flows import converge
 
     here = site(prefix, as_json=as_json)
+    source = _source(name, path, engine)
     model = ModelSpec(
         name=name,
-        source=_source(name, path, engine),
+        source=source,
         engine=engine,
         context=context,
         parallel=parallel,
         kv_type=kv_type,
-        gpus=_gpus(gpus),
+        # As a first installation does it: on the CPU, so that it runs wherever anything does.
+        gpus=_gpus(gpus or ("0" if source == SMOKE else "")),
         strict=strict,
         replicas=replicas,
         options=_options(options or []),

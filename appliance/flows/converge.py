@@ -125,8 +125,8 @@ def install(site: Site, source: Source, *, edit: Edit, terms: Terms = Terms()) -
 
 
 def with_smoke(spec: ApplianceSpec) -> ApplianceSpec:
-    """Add the built-in model where there is none at all."""
-    return spec if spec.models else replace(spec, models=(ModelSpec(name="smoke", source=SMOKE),))
+    """Add the built-in model where there is none at all; on the CPU, whatever else is here: it proves the rest."""
+    return spec if spec.models else replace(spec, models=(ModelSpec(name="smoke", source=SMOKE, gpus=0),))
 
 
 def add(model: ModelSpec) -> Edit:

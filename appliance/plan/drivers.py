@@ -7,7 +7,7 @@ from typing import Final
 from appliance.domain.deployment import Release
 from appliance.domain.host import Driver, Host
 from appliance.domain.version import version
-from appliance.plan.fitness import VENDORS, Wanted, fit
+from appliance.plan.fitness import NAMES, VENDORS, Wanted, fit
 
 API: Final = (
     ("450.80.02", "11.0"), ("520.61.05", "11.8"), ("525.60.13", "12.0"), ("530.30.02", "12.1"), ("535.54.03", "12.2"),
@@ -20,8 +20,11 @@ API: Final = (
 def driver_that_would_do(host: Host, rows: Sequence[Release], wanted: Wanted = None, runtime: str = "systemd") -> str:
     """Return a sentence: for what the NVIDIA driver is too old, and which one would run what; "" = for nothing.
 
-    The rows are in the order of preference; of each engine the first that a driver would run is named.
+    The rows are in the order of preference; of each engine the first that a driver would run is named. A driver of any
+    vendor that does not work comes first: nothing else is known until it does.
     """
+    if broken := _broken(host, rows) if wanted != 0 else "":
+        return broken
     driver = host.driver("nvidia")
     if not driver or driver.failure or not driver.version:
         return ""
@@ -39,6 +42,12 @@ def driver_that_would_do(host: Host, rows: Sequence[Release], wanted: Wanted = N
         return ""
     old = f"too old for every build of {', '.join(none)}" if none else "too old for the newest builds"
     return f"driver {driver.version} is {old}: {'; '.join(offers)}"
+
+
+def _broken(host: Host, rows: Sequence[Release]) -> str:
+    vendors = {VENDORS.get(row.api) for row in rows}
+    found = (driver for driver in host.drivers if driver.failure and driver.remedy and driver.vendor in vendors)
+    return "; ".join(f"to mend the {NAMES[driver.vendor]} driver: {driver.remedy}" for driver in found)
 
 
 def api_of(driver: str) -> str:

@@ -85,7 +85,8 @@ def sets(gpus: tuple[Gpu, ...], count: int, here: Room) -> tuple[tuple[Gpu, ...]
     if count == 1:
         return ((usable[0],),)
     roomy = [gpu for gpu in usable if here.free(gpu.pool) >= here.free(usable[count - 1].pool)]
-    nearest = min((_nearest(seed, roomy, count) for seed in roomy), key=_distance)
+    seeds = roomy if count < len(roomy) else roomy[:1]  # all of them are one set, whichever it begins with
+    nearest = min((_nearest(seed, roomy, count) for seed in seeds), key=_distance)
     return (tuple(sorted(nearest, key=lambda gpu: gpu.index)),)
 
 

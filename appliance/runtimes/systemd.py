@@ -84,6 +84,8 @@ def pages(deployment: Deployment, units: tuple[Unit, ...]) -> tuple[Page, ...]:
                     "health": item.health,
                     "devices": DEVICES.get(item.service.vendor, ()),
                     "groups": GROUPS if item.service.vendor in BY_GROUP else (),
+                    # Where it listens, or its processes on several GPUs meet.
+                    "loopback": bool(item.service.port or item.service.gpus),
                 },
             )
             for item in units

@@ -166,3 +166,5 @@ def test_a_driver_gets_what_it_can_run(row: Machine) -> None:
 def test_a_broken_driver_is_told_of(row: Machine) -> None:
     for name, found in plans(row).items():
         assert row.failure in told(found), name
+        if "no engine" in str(found.error):
+            assert row.remedy in found.error_hint, name

@@ -13,6 +13,9 @@ from appliance.domain.host import Host
 from appliance.domain.spec import ApplianceSpec, ModelSpec
 from appliance.errors import SpecError
 
+# JSON knows no other floats, and what is not one is refused.
+st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False))
+
 MODEL = "name: a\nsource: /a.gguf\n"
 
 
@@ -25,7 +28,10 @@ def refusal(text: str, kind: type[object] = ModelSpec) -> str:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (f"{MODEL}gpus: 1\n", "models.d/a.yaml: gpus: unknown key"),
+        (f"{MODEL}gpu: 1\n", "models.d/a.yaml: gpu: unknown key"),
+        (f"{MODEL}gpus: true\n", "models.d/a.yaml: gpus"),
+        (f"{MODEL}gpus: '1'\n", "models.d/a.yaml: gpus"),
+        (f"{MODEL}gpus: [0, a]\n", "models.d/a.yaml: gpus"),
         (f"{MODEL}context: many\n", "models.d/a.yaml: context: Input should be a valid integer"),
         (f"{MODEL}context: '4096'\n", "models.d/a.yaml: context: Input should be a valid integer"),
         (f"{MODEL}replicas: 1.5\n", "models.d/a.yaml: replicas: Input should be a valid integer"),

@@ -145,6 +145,17 @@ def test_a_public_address_in_the_file_is_refused_too() -> None:
         ({"replicas": 0}, "models.d/a.yaml: replicas: 0 is not between 1 and 64"),
         ({"replicas": -1}, "models.d/a.yaml: replicas: -1 is not"),
         ({"replicas": 65}, "models.d/a.yaml: replicas: 65 is not"),
+        ({"gpus": -1}, "models.d/a.yaml: gpus: -1 is not between 0 and 64"),
+        ({"gpus": 65}, "models.d/a.yaml: gpus: 65 is not between 0 and 64"),
+        ({"gpus": ()}, "models.d/a.yaml: gpus: [] are not indexes of different GPUs"),
+        ({"gpus": (0, 0)}, "models.d/a.yaml: gpus: [0, 0] are not indexes of different GPUs"),
+        ({"gpus": (0, -1)}, "models.d/a.yaml: gpus: [0, -1] are not indexes of different GPUs"),
+        ({"gpus": (64,)}, "models.d/a.yaml: gpus: [64] are not indexes of different GPUs"),
+        ({"kv_type": ""}, "models.d/a.yaml: kv_type: '' is no type"),
+        ({"kv_type": "Q8_0"}, "models.d/a.yaml: kv_type: 'Q8_0' is no type"),
+        ({"kv_type": "q8 0"}, "models.d/a.yaml: kv_type: 'q8 0' is no type"),
+        ({"kv_type": "q8_0\n"}, "models.d/a.yaml: kv_type: 'q8_0\\n' is no type"),
+        ({"kv_type": "f" * 33}, "models.d/a.yaml: kv_type: 'fff"),
         ({"options": (("ctx-size", "1"),)}, "models.d/a.yaml: options.ctx-size: is set by the appliance itself"),
         ({"options": (("host", "0.0.0.0"),)}, "models.d/a.yaml: options.host: is set by the appliance itself"),
         ({"options": (("api-key", "x"),)}, "models.d/a.yaml: options.api-key: is set by the appliance itself"),
@@ -163,6 +174,43 @@ def test_a_value_that_cannot_be_meant(changes: dict[str, object], message: str) 
     with pytest.raises(SpecError) as caught:
         specfile.check_model(replace(ModelSpec(name="a", source="/a"), **changes))  # type: ignore[arg-type]
     assert caught.value.message.startswith(message)
+
+
+@pytest.mark.parametrize("gpus", [0, 1, 64, (0,), (63, 0, 7)])
+def test_gpus_are_a_number_or_these(gpus: int | tuple[int, ...]) -> None:
+    spec = ApplianceSpec(models=(specfile_model(gpus=gpus),))
+    assert specfile.load(rewritten(spec, {}), LAYOUT) == spec
+
+
+def specfile_model(**more: object) -> ModelSpec:
+    found = replace(ModelSpec(name="a", source="/a"), **more)  # type: ignore[arg-type]
+    specfile.check_model(found)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        ({"gpus": 0}, "gpus: 0\n"),
+        ({"gpus": 2}, "gpus: 2\n"),
+        ({"gpus": (1, 3)}, "gpus:\n- 1\n- 3\n"),
+        ({"kv_type": "q8_0"}, "kv_type: q8_0\n"),
+        ({"strict": True}, "strict: true\n"),
+        ({}, ""),
+    ],
+)
+def test_what_is_not_said_is_not_written(more: dict[str, object], text: str) -> None:
+    content = rewritten(ApplianceSpec(models=(specfile_model(**more),)), {})[path("a")].decode()
+    assert content.partition("replicas: 1\n")[2] == text
+
+
+def test_gpus_and_their_kin_are_read() -> None:
+    spec = load(
+        a="source: /a\ngpus: [1, 0]\nkv_type: fp8\nstrict: true\n", b="source: /b\ngpus: 0\n", c="source: /c\ngpus: 2\n"
+    )
+    assert [one.gpus for one in spec.models] == [(1, 0), 0, 2]
+    assert (spec.models[0].kv_type, spec.models[0].strict) == ("fp8", True)
+    assert (spec.models[1].kv_type, spec.models[1].strict) == ("auto", False)
 
 
 def test_nothing_said_means_the_defaults() -> None:
@@ -203,7 +251,15 @@ def test_everything_said_is_read() -> None:
         ("listen: 8080", {}, "appliance.yaml: listen: Input should be a valid string"),
         ("insecure: 'yes'", {}, "appliance.yaml: insecure: Input should be a valid boolean"),
         ("", {"a": "engine: auto"}, "models.d/a.yaml: source: Field required"),
-        ("", {"a": "source: /a\ngpus: 1"}, "models.d/a.yaml: gpus: unknown key"),
+        ("", {"a": "source: /a\ngpu: 1"}, "models.d/a.yaml: gpu: unknown key"),
+        ("", {"a": "source: /a\ngpus: two"}, "models.d/a.yaml: gpus"),
+        ("", {"a": "source: /a\ngpus: true"}, "models.d/a.yaml: gpus"),
+        ("", {"a": "source: /a\ngpus: 1.5"}, "models.d/a.yaml: gpus"),
+        ("", {"a": "source: /a\ngpus: ['0']"}, "models.d/a.yaml: gpus"),
+        ("", {"a": "source: /a\ngpus: []"}, "models.d/a.yaml: gpus: [] are not indexes of different GPUs"),
+        ("", {"a": "source: /a\ngpus: 1000"}, "models.d/a.yaml: gpus: 1000 is not between 0 and 64"),
+        ("", {"a": "source: /a\nkv_type: 8"}, "models.d/a.yaml: kv_type: Input should be a valid string"),
+        ("", {"a": "source: /a\nstrict: 1"}, "models.d/a.yaml: strict: Input should be a valid boolean"),
         ("", {"a": "source: /a\nsource: /b"}, "models.d/a.yaml: not valid YAML: key given twice: source"),
         ("", {"a": "source: /a\noptions: {temp: [1]}"}, "models.d/a.yaml: options.temp"),
         ("", {"a": "source: /a\noptions: {temp: null}"}, "models.d/a.yaml: options.temp"),
@@ -260,6 +316,9 @@ models = st.builds(
     context=st.none() | st.integers(64, 1 << 24),
     parallel=st.none() | st.integers(1, 1024),
     replicas=st.integers(1, 64),
+    gpus=st.none() | st.integers(0, 64) | st.lists(st.integers(0, 63), min_size=1, max_size=8, unique=True).map(tuple),
+    kv_type=st.sampled_from(["auto", "fp8", "q8_0", "no", "on"]),
+    strict=st.booleans(),
     options=st.dictionaries(
         st.from_regex(r"[a-z0-9][a-z0-9-]{0,8}", fullmatch=True).filter(lambda name: name not in specfile.OWNED),
         plain | st.just(""),

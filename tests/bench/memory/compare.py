@@ -4,10 +4,13 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tests.bench.memory.headers import restore
 from tests.bench.memory.truth import TRUTH, Row, load
+
+ROUNDING: Final = 10_486
+"""Bytes: llama.cpp's log gives sizes in hundredths of a MiB."""
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -40,6 +43,11 @@ def pairs(rows: list[Row], folder: Path) -> Iterator[tuple[Row, int | None]]:
         yield row, said[key].get(row.item)
 
 
+def nearness(guess: int, reported: int) -> float:
+    """Give predicted / reported; 1 where the difference is lost in the log's rounding."""
+    return 1.0 if abs(guess - reported) <= ROUNDING else guess / reported
+
+
 def label(setting: Mapping[str, Any]) -> str:
     """Write a setting in one line."""
     return " ".join(f"{key}={value}" if value != "" else key for key, value in setting.items())
@@ -51,7 +59,7 @@ def main(path: Path = TRUTH) -> None:
     with tempfile.TemporaryDirectory() as folder:
         print(f"{'engine':<10}{'model':<16}{'item':<9}{'reported':>14}{'predicted':>14}{'ratio':>8}  setting")
         for row, guess in pairs(load(path), Path(folder)):
-            ratio = guess / row.bytes if guess is not None and row.bytes else None
+            ratio = None if guess is None or not row.bytes else nearness(guess, row.bytes)
             shown = f"{guess:>14,}{ratio:>8.3f}" if guess is not None and ratio is not None else f"{'-':>14}{'-':>8}"
             print(f"{row.engine:<10}{row.model:<16}{row.item:<9}{row.bytes:>14,}{shown}  {label(row.setting)}")
             if ratio is not None:

@@ -108,7 +108,7 @@ def rows(
             item=item,
             bytes=sum(b["bytes"] for b in chosen),
             how="log: " + ", ".join(f"{b['where']} {b['bytes']}" for b in chosen),
-            detail=seen["context"] | {"caches": caches},
+            detail={"compute": seen["context"], "kv": {"caches": caches}, "state": {"caches": caches}}.get(item, {}),
         )
 
 

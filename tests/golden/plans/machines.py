@@ -81,6 +81,7 @@ class Machine:
     api: str = ""
     failure: str = ""
     """Of the driver."""
+    remedy: str = ""
     nvcc: str = ""
     arch: str = "x86_64"
     flags: tuple[str, ...] = ("avx2", "fma", "f16c")
@@ -149,7 +150,10 @@ def host(row: Machine, read: Table) -> Host:
         memory_available=memory - IDLE,
         disk_free=4000 * GIB,
         gpus=tuple(gpus(row, read)),
-        drivers=tuple(Driver(vendor=one, version=row.driver, api=row.api, failure=row.failure) for one in vendors),
+        drivers=tuple(
+            Driver(vendor=one, version=row.driver, api=row.api, failure=row.failure, remedy=row.remedy)
+            for one in vendors
+        ),
         pci=tuple(vendors),
         cuda_toolkit=row.nvcc,
     )

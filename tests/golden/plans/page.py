@@ -1,7 +1,7 @@
 """One host of the table as a page that a person can review: every model's choice, flags, memory and reasons."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import PurePath
@@ -9,7 +9,7 @@ from pathlib import PurePath
 from appliance import catalog
 from appliance.cli.bars import bars
 from appliance.domain.changes import Unit
-from appliance.domain.deployment import Deployment, Layout, Load, Refusal
+from appliance.domain.deployment import Deployment, Layout, Load
 from appliance.domain.host import Gpu, Host
 from appliance.domain.spec import ApplianceSpec, ModelSpec
 from appliance.errors import HostError
@@ -28,8 +28,12 @@ LAYOUT = Layout(
 )
 TOGETHER = ("qwen3-0.6b", "qwen3-8b-q4", "qwen3-32b")
 """Planned on one host at the same time, beside each alone."""
+FORMAT = re.compile(r", \S+ is (gguf|safetensors)( \(\w+\))?")
+"""What a reason says of one model, and else of another."""
+FIRST = "the first of the catalog that works here"
+"""Why nearly everything is chosen: not worth a line."""
 WIDTH = 120
-ROW = re.compile(r"(?:; |: )(?=[a-z-]+ \d[\w.]*(?: … \d[\w.]*)? \([^)]*\): |[a-z-]+ rolling \([^)]*\): )")
+ROW = re.compile(r"(?:; |: )(?=[a-z-]+ \S+(?: … \S+)? \([^)]*\): )")
 """Where a refusal goes on to the next release."""
 
 
@@ -64,7 +68,7 @@ def page(row: Machine) -> str:
     said: set[str] = set()
     for name in models():
         lines += ["", *_block(name, outcome(row.name, name), host, said)]
-    lines += ["", f"together: {', '.join(TOGETHER)}", *_together(outcome(row.name, *TOGETHER), host)]
+    lines += ["", f"together: {', '.join(TOGETHER)}", *_together(outcome(row.name, *TOGETHER), host, said)]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
@@ -81,8 +85,7 @@ def _header(row: Machine, host: Host) -> Iterator[str]:
     for driver in host.drivers:
         told = f"driver {driver.version or 'of no version'}{f', API {driver.api}' if driver.api else ''}"
         yield f"  {told}{f': {driver.failure}' if driver.failure else ''}"
-    found = next(one.deployment for name in models() if (one := outcome(row.name, name)).deployment)
-    runtime = found.reasons[0]
+    runtime = next(found.reasons[0] for name in models() if (found := outcome(row.name, name).deployment))
     why = "".join(f"; not {one.name}: {one.why}" for one in runtime.refused)
     compiler = f"nvcc {host.cuda_toolkit}" if host.cuda_toolkit else "no nvcc"
     yield (
@@ -95,7 +98,7 @@ def _header(row: Machine, host: Host) -> Iterator[str]:
 def _block(name: str, found: Outcome, host: Host, said: set[str]) -> Iterator[str]:
     if found.deployment is None:
         yield f"{name}  REFUSED"
-        yield from _refused(found)
+        yield from _refused(found, lambda lines: _new(lines, said))
         return
     deployment = found.deployment
     engine, memory = deployment.reasons[-2:]
@@ -104,30 +107,30 @@ def _block(name: str, found: Outcome, host: Host, said: set[str]) -> Iterator[st
         yield from _memory(unit.service.loads, host)
         yield from _launch(unit)
     yield from (f"    tried {one.name}: {one.why}" for one in memory.refused)
-    yield from _passed(name, engine.refused, said)
+    yield from (f"    not {line}" for line in _new([f"{one.name}: {one.why}" for one in engine.refused], said))
+    yield from [f"    because {engine.why}"] if engine.why != FIRST else []
 
 
-def _passed(name: str, refused: Iterable[Refusal], said: set[str]) -> Iterator[str]:
-    """Write what was passed over; what was said of a model before is only counted."""
+def _new(lines: Iterable[str], said: set[str]) -> Iterator[str]:
+    """Yield what was not said of a model before; the rest is only counted."""
     again = 0
-    for one in refused:
-        line = f"    not {one.name}: {one.why}"
-        bare = line.replace(name, "").replace(models()[name].weights.architecture, "")
+    for line in lines:
+        bare = FORMAT.sub("", line)
         if bare in said:
             again += 1
             continue
         said.add(bare)
         yield line
     if again:
-        yield f"    not {again} more, as above"
+        yield f"{again} more, as above"
 
 
-def _refused(found: Outcome) -> Iterator[str]:
+def _refused(found: Outcome, new: Callable[[list[str]], Iterable[str]]) -> Iterator[str]:
     error = found.error
     assert error
     first, *rest = ROW.split(str(error))
     yield f"    {first}"
-    yield from (f"      {line}" for line in rest)
+    yield from (f"      {line}" for line in new(rest))
     yield f"    hint: {error.hint}"
 
 
@@ -177,13 +180,14 @@ def _short(word: str, weights: str, socket: str) -> str:
         return "SOCKET"
     if word.startswith(f"unix:{socket}"):
         return "unix:SOCKET"
-    return PurePath(word).name if word.startswith("/") else word
+    paths = word.split(":") if word.startswith("/") else []
+    return ":".join(PurePath(path).name for path in paths) or word
 
 
-def _together(found: Outcome, host: Host) -> Iterator[str]:
+def _together(found: Outcome, host: Host, said: set[str]) -> Iterator[str]:
     if found.deployment is None:
         yield "    REFUSED"
-        yield from _refused(found)
+        yield from _refused(found, lambda lines: _new(lines, said))
         return
     for service in found.deployment.services:
         setting = service.setting

@@ -9,7 +9,7 @@ from appliance.domain.deployment import Deployment
 from appliance.render.pages import launches, render
 from appliance.runtimes import systemd
 from tests.unit.render import systemd_reader
-from tests.unit.samples import HOST, PYTHON, deployment, item
+from tests.unit.samples import GPU_CATALOG, HOST, PYTHON, deployment, gpu, gpu_host, item, safetensors
 
 PLAN = deployment(item("a"), item("b", replicas=2, options=(("chat-template", "a b; $HOME %h \"q\" 'q' \\"),)))
 UNITS = "/etc/systemd/system"
@@ -175,12 +175,58 @@ def test_a_unit_has_started_when_its_health_page_answers() -> None:
         PYTHON,
         "-m",
         "appliance.system.probe",
-        "/run/llm-appliance/a/engine.sock",
+        "unix:/run/llm-appliance/a/engine.sock",
         "/health",
         "70",
         "$MAINPID",
     ]
     assert int(unit(PLAN, A)["TimeoutStartSec"][0]) > 70
+
+
+def on_gpus(engine: str, vendor: str = "nvidia") -> dict[str, list[str]]:
+    """Return the unit of a model on two GPUs of that vendor."""
+    plan = deployment(
+        item("a", gpus=2, engine=engine), facts=safetensors(), host=gpu_host(gpu(), gpu(1)), catalog=GPU_CATALOG
+    )
+    return unit(replace(plan, services=(replace(plan.services[0], vendor=vendor),)), A)
+
+
+def test_a_unit_without_gpus_sees_no_device_and_no_network() -> None:
+    keys = unit(PLAN, A)
+    assert keys["DevicePolicy"] == ["closed"]
+    assert keys["PrivateDevices"] == keys["PrivateUsers"] == keys["PrivateNetwork"] == ["yes"]
+    assert keys["IPAddressDeny"] == ["any"]
+    assert not {"DeviceAllow", "SupplementaryGroups", "IPAddressAllow"} & set(keys)
+
+
+def test_a_unit_with_gpus_sees_their_devices_and_no_others() -> None:
+    keys = on_gpus("vllm")
+    assert keys["DevicePolicy"] == ["closed"]
+    assert keys["DeviceAllow"] == ["char-nvidia* rw"]
+    assert not {"PrivateDevices", "PrivateUsers", "SupplementaryGroups"} & set(keys)
+    assert (keys["PrivateNetwork"], keys["IPAddressDeny"], keys["IPAddressAllow"]) == (["yes"], ["any"], ["localhost"])
+    assert '"CUDA_VISIBLE_DEVICES=GPU-0,GPU-1"' in keys["Environment"]
+
+
+@pytest.mark.parametrize(
+    ("vendor", "devices", "groups"),
+    [
+        ("amd", ["char-kfd rw", "char-drm rw"], ["render", "video"]),
+        ("intel", ["char-drm rw"], ["render", "video"]),
+        ("ascend", ["char-davinci* rw", "char-devdrv-cdev rw", "char-hisi_hdc rw"], []),
+    ],
+)
+def test_devices_that_a_group_opens_need_the_group(vendor: str, devices: list[str], groups: list[str]) -> None:
+    keys = on_gpus("vllm", vendor)
+    assert (keys["DeviceAllow"], keys.get("SupplementaryGroups", [])) == (devices, groups)
+
+
+def test_an_engine_that_listens_on_a_port_is_reached_from_this_machine_only() -> None:
+    keys = on_gpus("sglang")
+    assert "PrivateNetwork" not in keys
+    assert (keys["IPAddressDeny"], keys["IPAddressAllow"]) == (["any"], ["localhost"])
+    words = systemd_reader.words(keys["ExecStartPost"][0])
+    assert words[3:5] == ["127.0.0.1:18100", "/health"]
 
 
 def test_the_umbrella_wants_every_unit() -> None:
