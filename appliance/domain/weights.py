@@ -83,6 +83,8 @@ class Weights:
     """Bytes of the output's tensor; 0 = the embedding is used for it too."""
     layer: int = 0
     """Bytes of the largest layer."""
+    draft: int = 0
+    """Bytes of layers that draft tokens ahead (MTP): engines leave them out unless they are told to draft."""
 
     @property
     def size(self) -> int:
@@ -91,8 +93,8 @@ class Weights:
 
     @property
     def tensors(self) -> int:
-        """Bytes of the files that hold tensors: what engines load."""
-        return sum(file.size for file in self.files if file.name.endswith((".gguf", ".safetensors")))
+        """Bytes that engines load: the files that hold tensors, less what only drafts."""
+        return sum(file.size for file in self.files if file.name.endswith((".gguf", ".safetensors"))) - self.draft
 
     @property
     def kv_bytes_per_token(self) -> int:

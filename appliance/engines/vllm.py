@@ -6,13 +6,15 @@ from appliance.domain.changes import Page
 from appliance.domain.deployment import Launch, Load, Model, Release, Service, Setting
 from appliance.domain.host import Gpu, Host
 from appliance.domain.version import version
-from appliance.memory import GIB, MIB, rounded, torch
+from appliance.memory import GIB, MIB, rounded, torch, vllm
 
 NAME: Final = "vllm"
 HEALTH: Final = "/health"
 PARALLEL: Final = 1
 ADDRESS: Final = "unix"
 FILLS: Final = True
+CPU_BLOCK: Final = 128
+"""Tokens of one block of the cache on the CPU."""
 SINCE: Final = {
     "DeepseekV32ForCausalLM": "0.18.0",
     "DeepseekV41ForCausalLM": "0.31.0",
@@ -63,7 +65,12 @@ def estimate(model: Model, setting: Setting, gpus: tuple[Gpu, ...]) -> tuple[Loa
     weights, ranks = model.weights, setting.tensor_parallel
     batched, sequences = _defaults(gpus)
     batched = setting.batched_tokens or batched
-    cache = torch.cache(weights, setting, batched)
+    pages = vllm.request(
+        weights, setting.context, width=torch.WIDTHS[setting.kv_type], ranks=ranks,
+        # The next step is prepared while one is computed.
+        in_flight=2 * batched if gpus else batched, block=vllm.BLOCK if gpus else CPU_BLOCK,
+    )  # fmt: skip
+    cache = (pages.attention + pages.state) * setting.parallel
     if not gpus:
         whole = (
             ("weights", torch.weights_on_rank(weights, 1)),

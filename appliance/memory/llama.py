@@ -17,25 +17,53 @@ DRIVER: Final = 512 * MIB
 """Bytes that a GPU's driver, its libraries and its kernels take of each GPU that is used."""
 
 
-def cells(context: int) -> int:
-    """Return the cells that one slot of `context` tokens has."""
-    return rounded(context, CELLS)
+def cells(setting: Setting) -> int:
+    """Return the cells that one slot has: the server rounds the whole up first, then each slot's part."""
+    whole = rounded(setting.context * setting.parallel, CELLS)
+    return rounded(whole // setting.parallel, CELLS)
 
 
 def cache(weights: Weights, setting: Setting) -> int:
     """Return the bytes of the whole cache: every slot has its own part, reserved when the server starts."""
     width = WIDTHS[setting.kv_type]
-    slot = cells(setting.context)
-    kept = {window: min(slot, rounded(window + UBATCH, CELLS)) for window in windows(weights)}
-    each = growing(weights, slot, width) + windowed(weights, kept, width)
-    return each * setting.parallel + recurrent(weights, setting.parallel, 4, 4)
+    slot = cells(setting)
+    each = growing(weights, slot, width) + windowed(weights, _kept(weights, slot), width)
+    return each * setting.parallel + state(weights, setting)
+
+
+def state(weights: Weights, setting: Setting) -> int:
+    """Return the bytes of recurrent states, which have 32 bits here whatever the weights have."""
+    return recurrent(weights, setting.parallel, 4, 4)
 
 
 def buffers(weights: Weights, setting: Setting) -> int:
-    """Return the bytes that one step of `UBATCH` tokens computes in: logits, activations, the attention mask."""
-    width = max(weights.vocabulary, 2 * (weights.hidden + weights.feed_forward)) + 2 * weights.hidden
-    mask = 2 * cells(setting.context)
-    return UBATCH * (4 * width + mask)
+    """Return the bytes that one step of `UBATCH` tokens computes in: activations of the widest layer, the masks.
+
+    Exact for dense, sliding and latent attention; mixtures of experts and recurrent layers differ by a fifth at most.
+    """
+    slot = cells(setting)
+    step = min(UBATCH, slot * setting.parallel)
+    hidden, inner = weights.hidden, weights.feed_forward
+    widest = max(3 * hidden + 3 * inner, 3 * hidden + 2 * _queries(weights), *_latents(weights))
+    seen = slot * any(group.kind in ("full", "latent") for group in weights.cache)
+    seen += sum(_kept(weights, slot).values())
+    largest = max((4 * (group.state + 2 * group.convolution) for group in weights.cache), default=0)
+    logits = 4 * weights.vocabulary * setting.parallel
+    return step * (4 * widest + 24) + 2 * step * seen + largest * setting.parallel + logits
+
+
+def _kept(weights: Weights, slot: int) -> dict[int, int]:
+    """Return the cells of each sliding window: it and one step of tokens."""
+    return {window: min(slot, rounded(window + UBATCH, CELLS)) for window in windows(weights)}
+
+
+def _queries(weights: Weights) -> int:
+    return weights.heads * max((group.key for group in weights.cache if group.kind in ("full", "window")), default=0)
+
+
+def _latents(weights: Weights) -> tuple[int, ...]:
+    """Return what latent attention computes in: every head's query meets the compressed row."""
+    return tuple(weights.heads * 2 * group.key for group in weights.cache if group.kind == "latent")
 
 
 def estimate(weights: Weights, setting: Setting, gpus: tuple[Gpu, ...], process: int) -> tuple[Load, ...]:

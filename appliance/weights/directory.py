@@ -75,6 +75,7 @@ def _sized(weights: Weights, config: Config, sizes: Sizes) -> Weights:
         embedding=sizes.embedding,
         output=0 if config.tied else sizes.output,
         layer=sizes.largest(config.layers),
+        draft=sizes.drafts(config.layers),
     )
 
 

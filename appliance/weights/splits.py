@@ -111,6 +111,7 @@ def _weights(path: Path, files: tuple[WeightFile, ...], headers: tuple[GgufHeade
         embedding=sizes.embedding,
         output=sizes.output,
         layer=sizes.largest(kept_layers(first, architecture)),
+        draft=sizes.drafts(kept_layers(first, architecture)),
     )
 
 

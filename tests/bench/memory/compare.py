@@ -6,6 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from appliance.domain.deployment import Setting
+from appliance.domain.weights import Weights
+from appliance.memory import llama, vllm
+from appliance.weights.inspect import inspect
 from tests.bench.memory.headers import restore
 from tests.bench.memory.truth import TRUTH, Row, load
 
@@ -13,19 +17,49 @@ ROUNDING: Final = 10_486
 """Bytes: llama.cpp's log gives sizes in hundredths of a MiB."""
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# THE PLANNER'S PART: the one function to fill in.
 def predicted(model: Path, setting: Mapping[str, Any]) -> Mapping[str, int]:
-    """Predict bytes by item ("weights", "kv", "state", "compute", "output"); what is left out is not compared.
+    """Return what the planner says, in bytes by item ("weights", "kv", "state", "compute"), from the headers alone.
 
     `model` is a GGUF file (llama.cpp; `setting` is its command line: "ctx-size", "parallel", ...) or a directory with
     config.json and model.safetensors (vLLM; `setting` is what `vllm.LLM` takes: "max_model_len", "block_size", ...).
-    The files have their headers and their length but no data. For vLLM `kv` and `state` are one request's, in full.
+    For vLLM `kv` and `state` are one request's, in full.
     """
-    raise NotImplementedError(f"no planner yet for {model.name} with {setting}")
+    weights = inspect(model)
+    return _llama(weights, setting) if model.is_file() else _vllm(weights, setting)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+def _llama(weights: Weights, setting: Mapping[str, Any]) -> Mapping[str, int]:
+    """What is not the planner's own way to start the server (one step smaller, no flash attention) is left out."""
+    parallel = int(setting.get("parallel", 1))
+    if not {*setting} <= {"ctx-size", "parallel", "cache-type-k", "cache-type-v", "flash-attn", "load-mode"}:
+        return {}
+    whole = Setting(
+        context=int(setting["ctx-size"]) // parallel, parallel=parallel, kv_type=setting.get("cache-type-k", "auto")
+    )
+    state = llama.state(weights, whole)
+    found = {"weights": weights.tensors, "kv": llama.cache(weights, whole) - state, "state": state}
+    # The logits' buffer is the log's `output`.
+    logits = 4 * weights.vocabulary * parallel
+    buffers = {"compute": llama.buffers(weights, whole) - logits, "output": logits}
+    return found | (buffers if setting.get("flash-attn") != "off" else {})
+
+
+def _vllm(weights: Weights, setting: Mapping[str, Any]) -> Mapping[str, int]:
+    """The CPU has blocks of its own size, and states of 32 bits where the processor has bfloat16."""
+    gpu = setting["like"] == "gpu"
+    context = int(setting["max_model_len"])
+    latent = any(group.kind == "latent" for group in weights.cache)
+    batched = int(setting.get("max_num_batched_tokens", 2048 * 2))
+    pages = vllm.request(
+        weights,
+        context,
+        in_flight=batched,
+        block=int(setting.get("block_size", 16 if latent else 128)),
+        state_width={"float32": 4}.get(str(setting.get("mamba_ssm_cache_dtype")), 0 if gpu else 4),
+        prefixes=setting.get("enable_prefix_caching", True),
+        least=vllm.STEP if gpu else 32,
+    )
+    return {"weights": weights.tensors, "kv": pages.attention, "state": pages.state}
 
 
 def pairs(rows: list[Row], folder: Path) -> Iterator[tuple[Row, int | None]]:
@@ -69,8 +103,6 @@ def main(path: Path = TRUTH) -> None:
         low, high = min(seen), max(seen)
         near = sum(abs(ratio - 1) <= 0.01 for ratio, _ in seen)
         print(f"{engine:<10}{item:<9}{len(seen):>4}{near:>5}  {low[0]:.3f} ({low[1]})  {high[0]:.3f} ({high[1]})")
-    if not ratios:
-        print("nothing predicted: fill in predicted() in this file")
 
 
 if __name__ == "__main__":

@@ -185,14 +185,11 @@ def test_an_engine_that_moves_layers_does_not_divide_them() -> None:
     assert (setting.tensor_parallel, setting.gpu_layers) == (1, 17)
 
 
-def test_gpus_older_than_compute_capability_8_compute_in_half() -> None:
-    old = gpu_host(gpu(0, compute_capability="7.0"))
-    assert fitted(item(), safetensors(), old, VLLM).places[0].setting.dtype == "half"
-    assert (
-        fitted(item(), safetensors(), gpu_host(gpu(0, compute_capability="8.0")), VLLM).places[0].setting.dtype
-        == "auto"
-    )
-    assert fitted(item(), weights(), old, LLAMA_CUDA).places[0].setting.dtype == "auto", "GGUF says its own types"
+@pytest.mark.parametrize(("capability", "dtype"), [("7.0", "half"), ("7.5", "half"), ("8.0", "auto"), ("10.0", "auto")])
+def test_gpus_older_than_compute_capability_8_compute_in_half(capability: str, dtype: str) -> None:
+    host = gpu_host(gpu(0, compute_capability=capability))
+    assert fitted(item(), safetensors(), host, VLLM).places[0].setting.dtype == dtype
+    assert fitted(item(), weights(), host, LLAMA_CUDA).places[0].setting.dtype == "auto", "GGUF says its own types"
 
 
 def test_replicas_get_gpus_of_their_own() -> None:
