@@ -1,6 +1,7 @@
 """Reported against predicted: `python -m tests.bench.memory.compare`; reads truth.json and the kept headers, no engine."""
 
 import json
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +14,13 @@ from appliance.weights.inspect import inspect
 from tests.bench.memory.headers import restore
 from tests.bench.memory.truth import TRUTH, Row, load
 
+INTRODUCTION: Final = """# Predicted memory over what the engines report
+
+Models of random weights with the proportions of real ones; llama.cpp as it is built here, vLLM 0.32 on the CPU. Each
+figure is the one farthest from 1 over all settings (contexts, slots, cache types, blocks). Made by
+`python -m tests.bench.memory.compare --table`; the reports are in truth.json, and `python -m tests.bench.memory` makes
+them anew.
+"""
 ROUNDING: Final = 10_486
 """Bytes: llama.cpp's log gives sizes in hundredths of a MiB."""
 
@@ -87,6 +95,28 @@ def label(setting: Mapping[str, Any]) -> str:
     return " ".join(f"{key}={value}" if value != "" else key for key, value in setting.items())
 
 
+def table(path: Path = TRUTH) -> str:
+    """Return ACCURACY.md: for each model the predicted / reported that is farthest from 1, over all its settings."""
+    items = ("weights", "kv", "state")
+    worst: dict[tuple[str, str, str], float] = {}
+    shapes: dict[str, str] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for row, guess in pairs(load(path), Path(folder)):
+            shapes[row.model] = row.architecture
+            if guess is None or row.item not in items:
+                continue
+            key, ratio = (row.model, row.engine, row.item), nearness(guess, row.bytes)
+            worst[key] = max(worst.get(key, 1.0), ratio, key=lambda one: abs(one - 1))
+    engines = sorted({engine for _, engine, _ in worst})
+    heads = [f"{engine} {item}" for engine in engines for item in items]
+    lines = [f"| model | architecture | {' | '.join(heads)} |", f"| --- | --- |{' --- |' * len(heads)}"]
+    for model, architecture in sorted(shapes.items()):
+        found = (worst.get((model, engine, item)) for engine in engines for item in items)
+        cells = ("" if ratio is None else f"{ratio:.3f}" for ratio in found)
+        lines.append(f"| {model} | {architecture} | {' | '.join(cells)} |")
+    return "\n".join([INTRODUCTION, *lines, ""])
+
+
 def main(path: Path = TRUTH) -> None:
     """Print a line for each row, then for each engine and item how near the predictions are, and the worst."""
     ratios: dict[tuple[str, str], list[tuple[float, str]]] = {}
@@ -106,4 +136,7 @@ def main(path: Path = TRUTH) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:] == ["--table"]:
+        sys.stdout.write(table())
+    else:
+        main()
