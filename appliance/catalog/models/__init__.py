@@ -125,7 +125,7 @@ class Shelf:
 @cache
 def shelf() -> Shelf:
     """Return the models that this version knows; read only when a name has to be looked up (0.2 s)."""
-    paths = sorted(DIRECTORY.glob("*.yaml"))
+    paths = sorted(DIRECTORY.glob("*.yaml"), key=lambda path: path.stem)
     return check(Shelf(families=tuple(read(path.read_text(), source=f"catalog models/{path.name}") for path in paths)))
 
 
