@@ -34,7 +34,9 @@ class Here:
             return f"no: {self.why}"
         best = self.picked.best
         form = best.choice.label.removeprefix(best.choice.entry.id).strip()
-        place = "GPU" if best.fitted.places[0].gpus else "CPU"
+        first = best.fitted.places[0]
+        whole = not 0 < first.setting.gpu_layers <= best.choice.entry.shape.layers
+        place = ("GPU" if whole else "GPU and RAM") if first.gpus else "CPU"
         return f"{form}, {best.engine}, {place}"
 
 

@@ -1,7 +1,8 @@
 """Which size, form and quantisation of a model fits a machine best: the largest first, each with what spoke against it.
 
-The order: what lies wholly on GPUs before what the CPU has to compute; the model with the most parameters; of one model
-16 bits before 8 before 4, safetensors before GGUF on GPUs and GGUF alone on the CPU. Less than 4 bits must be asked for.
+The order: what lies wholly on GPUs before what the CPU has to compute; the model with the most parameters; of one
+model 16 bits before 8 before 4, safetensors before GGUF on GPUs and GGUF alone on the CPU. Less than 4 bits must be
+asked for.
 """
 
 from collections.abc import Iterator, Sequence
