@@ -9,7 +9,8 @@ from appliance.domain.spec import ApplianceSpec, ModelSpec
 from appliance.engines import engine
 from appliance.errors import HostError
 from appliance.gateway import TRIPLETS
-from appliance.plan import choose, keep, share, size
+from appliance.plan import choose, keep, share, size, words
+from appliance.plan.place import Fitted, Place
 from appliance.plan.room import pools, room
 from appliance.runtimes import runtime, runtimes
 
@@ -20,6 +21,8 @@ LOAD_RATE = 100 << 20
 """Bytes a second that the slowest disk we expect reads weights at."""
 COMPILE = 600
 """Seconds that an engine on a GPU may take beside that to load its libraries, compile kernels and capture graphs."""
+BESIDE_GPUS = 16
+"""Threads of an engine that computes on GPUs."""
 PORTS = range(18100, 19100)
 """Where engines listen that know no unix sockets, on 127.0.0.1 only."""
 ACCOUNTS = ("llm-engine", "llm-gateway", "llm-appliance")
@@ -28,14 +31,15 @@ ACCOUNTS = ("llm-engine", "llm-gateway", "llm-appliance")
 
 def plan(
     spec: ApplianceSpec, models: tuple[Model, ...], host: Host, layout: Layout, catalog: Catalog,
-    *, python: str, before: Deployment | None = None,
+    *, python: str, before: Deployment | None = None, anew: bool = False,
 ) -> Deployment:  # fmt: skip
     """Return what will run; `models` are the spec's, inspected. Raises HostError when something cannot be.
 
-    `before` is what runs now: a model that is asked for as it was keeps its engine, its GPUs and its layout.
+    `before` is what runs now: a model that is asked for as it was keeps its engine, its GPUs and its layout, unless
+    all is to be planned `anew`. The largest models are placed first, for the others fit in between.
     """
     chosen, reason = _runtime(spec, host, layout)
-    kept = keep.kept(spec, models, host, before, chosen)
+    kept = {} if anew else keep.kept(spec, models, host, before, chosen)
     here, where = room(host), pools(host)
     for service in (one for services, _ in kept.values() for one in services):
         here = here.take(service.loads, where, running=True)
@@ -43,9 +47,9 @@ def plan(
         here = here if service.model in kept else here.without(service.loads, where)
     artifacts = {one.digest: one for one in before.artifacts} if before else {}
     services: dict[str, tuple[Service, ...]] = {name: replicas for name, (replicas, _) in kept.items()}
-    fits: dict[str, size.Fitted] = {}
+    fits: dict[str, Fitted] = {}
     ports = _ports(host, services)
-    for item, model in _pairs(spec, models):
+    for item, model in sorted(_pairs(spec, models), key=lambda pair: -pair[1].weights.tensors):
         if item.name in kept:
             continue
         candidates = choose.candidates(item, model, host, catalog, chosen)
@@ -59,7 +63,7 @@ def plan(
     for item, model in _pairs(spec, models):
         if item.name in fits:
             fitted = fits[item.name]
-            why = size.explain(item, model, services[item.name], fitted, host)
+            why = words.explain(item, model, services[item.name], fitted, host)
             told[item.name] = (choose.reason(item, fitted.candidate, fitted.refused), why)
     owner, gateway_user, group = _accounts(host, layout)
     gateway_artifact = choose.gateway(catalog, host)
@@ -77,6 +81,7 @@ def plan(
         services=ordered,
         gateway=_gateway(spec, ordered, layout, host, gateway_artifact.digest),
         artifacts=(gateway_artifact, *(artifacts[digest] for digest in used)),
+        runtime_version=host.systemd if chosen == "systemd" else 0,
         reasons=(reason, *(one for item in spec.models for one in told[item.name])),
     )
 
@@ -113,7 +118,7 @@ def runtime_name(spec: ApplianceSpec, host: Host, layout: Layout) -> str:
 
 
 def _services(
-    item: ModelSpec, model: Model, fitted: size.Fitted, layout: Layout, host: Host, python: str, ports: Iterator[int]
+    item: ModelSpec, model: Model, fitted: Fitted, layout: Layout, host: Host, python: str, ports: Iterator[int]
 ) -> tuple[Service, ...]:
     release = fitted.candidate.release
     module = engine(release.engine)
@@ -128,7 +133,7 @@ def _services(
             weights=_weights(model, layout),
             socket=_socket(layout, name),
             setting=place.setting,
-            threads=max(1, host.cpus // item.replicas),
+            threads=_threads(item, place, host),
             start_timeout=60 + model.weights.size // LOAD_RATE + (COMPILE if module.FILLS else 0),
             accelerator=release.accelerator,
             gpus=tuple(gpu.visible for gpu in place.gpus),
@@ -140,6 +145,12 @@ def _services(
         )
         for name, place in zip(names, fitted.places, strict=True)
     )
+
+
+def _threads(item: ModelSpec, place: Place, host: Host) -> int:
+    """Return the processors of one replica; with all layers on GPUs, more than a few only wait for each other."""
+    most = max(1, host.cpus // item.replicas)
+    return min(most, BESIDE_GPUS) if place.gpus else most
 
 
 def _ports(host: Host, services: dict[str, tuple[Service, ...]]) -> Iterator[int]:

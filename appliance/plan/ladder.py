@@ -54,14 +54,18 @@ def _down(
     for kv_type in module.caches(model, gpus) if item.kv_type == "auto" else ():
         setting = replace(setting, kv_type=kv_type)
         yield setting, f"KV cache {kv_type}"
-    yield from _offloaded(setting, model)
+    yield from _offloaded(setting, item, model)
     while not item.context and setting.context // 2 >= SMALLEST:
         setting = replace(setting, context=setting.context // 2)
         yield setting, f"context {setting.context}"
-        yield from _offloaded(setting, model)
+        yield from _offloaded(setting, item, model)
 
 
-def _offloaded(setting: Setting, model: Model) -> Iterator[Step]:
-    """Leave one layer more in RAM at a time; the output is the last that stays on a GPU."""
+def _offloaded(setting: Setting, item: ModelSpec, model: Model) -> Iterator[Step]:
+    """Leave one layer more in RAM at a time; the output is the last that stays on a GPU.
+
+    With the cache that was wanted: a smaller one was worth it only where it would have kept all layers there.
+    """
+    setting = replace(setting, kv_type=item.kv_type)
     for layers in range(setting.gpu_layers - 1, 0, -1):
         yield replace(setting, gpu_layers=layers), f"{layers - 1} of {model.weights.layers} layers on the GPU"
