@@ -19,7 +19,7 @@ from appliance.domain.version import version
 from appliance.errors import UsageError
 from appliance.flows.converge import Terms, read_spec
 from appliance.flows.site import Site
-from appliance.plan import choose, pick, size
+from appliance.plan import choose, offer, pick, size
 from appliance.plan.build import runtime_name
 from appliance.plan.room import Room, pools, room
 
@@ -59,7 +59,7 @@ def resolve(site: Site, asked: ModelSpec, wish: Wish, terms: Terms, host: Host |
     Raises UsageError with near names for a word that nothing is called, HostError when no form fits. With `host`, the
     choice is for that other machine, which has nothing of ours yet.
     """
-    if wish.hub not in pick.HUBS:
+    if wish.hub not in offer.HUBS:
         raise UsageError(f"--hub {wish.hub!r} is not known", hint="hf, or ms for ModelScope")
     if asked.engine == "dummy" and not asked.source:
         return Resolved(model=replace(asked, source=model_files.NONE))
@@ -143,8 +143,8 @@ def _known(site: Site, asked: ModelSpec, wish: Wish, terms: Terms, host: Host | 
     offered = {
         one.source: one
         for entry in found.entries
-        for hub in pick.HUBS
-        for one in pick.choices(entry, hub, wish.quantisation or found.quantisation)
+        for hub in offer.HUBS
+        for one in offer.choices(entry, hub, wish.quantisation or found.quantisation)
     }
     if there and there.source in offered:
         # It was chosen before, and what runs since then would only make the choice another one.
@@ -169,7 +169,7 @@ def _spec(asked: ModelSpec, best: pick.Fitting) -> ModelSpec:
     return replace(asked, source=best.choice.source, options=options, engine=release.engine if own else asked.engine)
 
 
-def _again(asked: ModelSpec, there: ModelSpec, one: pick.Choice) -> ModelSpec:
+def _again(asked: ModelSpec, there: ModelSpec, one: offer.Choice) -> ModelSpec:
     """Return the spec as it was made of the same words before."""
     ours = {pair for each in one.entry.options for pair in each.flags.items()}
     asked_keys = dict(asked.options)
@@ -178,7 +178,7 @@ def _again(asked: ModelSpec, there: ModelSpec, one: pick.Choice) -> ModelSpec:
     return replace(asked, source=there.source, engine=engine, options=options)
 
 
-def _flags(one: pick.Choice, engine: str, release: str) -> Iterator[tuple[str, str]]:
+def _flags(one: offer.Choice, engine: str, release: str) -> Iterator[tuple[str, str]]:
     """Yield the flags that the catalog has for this model with this engine, where the release knows them."""
     for each in one.entry.options:
         if each.engine == engine and version(release) >= version(each.since or "0"):

@@ -19,11 +19,8 @@ SCALES: Final = {16: 16.0, 8: 8.1, 5: 5.3, 4: 4.5}
 """Bits as they are called -> bits with the scales."""
 ORDER: Final = ("bf16", "fp8", "mxfp8", "int8", "nvfp4", "mxfp4", "awq", "gptq", "int4")
 """Formats of safetensors in the order of quality, and among 4 bits those that GPUs compute with first."""
-NVIDIA: Final = {
-    "fp8": "8.0", "mxfp8": "10.0", "int8": "7.5", "nvfp4": "10.0", "mxfp4": "8.0", "awq": "7.5", "gptq": "7.0",
-    "int4": "8.0",
-}  # fmt: skip
-"""Format -> lowest compute capability with kernels for it (8.0 reads FP8 and MXFP4 as weights only)."""
+NVIDIA: Final = {"mxfp8": "10.0", "int8": "7.5", "nvfp4": "10.0", "awq": "7.5", "gptq": "7.0", "int4": "8.0"}
+"""Format -> lowest compute capability whose kernels are made for it; what engines refuse themselves is not here."""
 AMD: Final = {"fp8": ("gfx942", "gfx950", "gfx12"), "mxfp4": ("gfx942", "gfx950"), "awq": ("gfx",), "gptq": ("gfx",)}
 """Format -> beginnings of the compiler names of the GPUs with kernels for it."""
 UNKNOWN: Final = {"lmdeploy": ("int8", "nvfp4", "mxfp8", "int4")}
@@ -82,7 +79,7 @@ def refuse(form: str, engine: str, gpus: tuple[Gpu, ...]) -> str:
 
 def _refuse(form: str, gpu: Gpu) -> str:
     if gpu.vendor == "nvidia":
-        least = NVIDIA[form]
+        least = NVIDIA.get(form, "")
         old = version(gpu.compute_capability) < version(least)
         return f"{form} needs compute capability {least}, {gpu.name} has {gpu.compute_capability}" if old else ""
     known = AMD.get(form, ()) if gpu.vendor == "amd" else ()

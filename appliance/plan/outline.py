@@ -35,7 +35,7 @@ def outline(entry: Entry, variant: Variant, quantisation: str = "") -> Weights:
         kv_heads=full.kv_heads if full else 0,
         head_dim=full.key if full else 0,
         parameters=parameters,
-        quantisation=quantisation if gguf else variant.format,
+        quantisation=quantisation or {"bf16": "bfloat16"}.get(variant.format, variant.format),
         chat_template=entry.kind == "chat",
         heads=shape.heads,
         hidden=shape.hidden,

@@ -11,52 +11,22 @@ from itertools import groupby
 from typing import Any, Final
 
 from appliance.catalog import Catalog
-from appliance.catalog.models import Entry, Variant
 from appliance.catalog.models.names import Found
 from appliance.domain.deployment import Model, Reason, Refusal
 from appliance.domain.host import Host
 from appliance.domain.spec import ModelSpec
-from appliance.domain.weights import Weights
 from appliance.engines import engine
 from appliance.errors import HostError
 from appliance.plan import choose, formats, size
 from appliance.plan.choose import Candidate
 from appliance.plan.ladder import USEFUL
-from appliance.plan.outline import outline
+from appliance.plan.offer import Choice, no_form, offers
+from appliance.plan.place import Fitted
 from appliance.plan.room import Room
+from appliance.plan.words import gib, words
 
 OTHERS: Final = 3
 """Runner-ups that are told."""
-TOLD: Final = 16
-"""Forms that are named where the one asked for is not known."""
-HUBS: Final = ("hf", "ms")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """One form of one model."""
-
-    entry: Entry
-    variant: Variant
-    quantisation: str
-    """GGUF only."""
-    hub: str
-    weights: Weights
-    """Of about the right size."""
-
-    @property
-    def label(self) -> str:
-        """Return how people are told of it."""
-        form = self.variant.format.upper() + (
-            f" {self.variant.bits}-bit" if self.variant.format in ("awq", "gptq") else ""
-        )
-        return f"{self.entry.id} {self.quantisation or form}"
-
-    @property
-    def source(self) -> str:
-        """Return where it comes from, as a spec says it."""
-        repository = self.variant.ms if self.hub == "ms" else self.variant.hf
-        return f"{self.hub}:{repository}" + (f":{self.quantisation}" if self.quantisation else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +34,7 @@ class Fitting:
     """A choice that fits, and what serves it."""
 
     choice: Choice
-    fitted: size.Fitted
+    fitted: Fitted
 
     @property
     def engine(self) -> str:
@@ -80,7 +50,7 @@ class Fitting:
         place = self.fitted.places[0]
         where = " + ".join(gpu.device for gpu in place.gpus) or "the CPU"
         total = sum(load.total for load in place.loads)
-        return f"{choose.label(self.fitted.candidate.release)} on {where}, about {size.gib(total)}"
+        return f"{choose.label(self.fitted.candidate.release)} on {where}, about {gib(total)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,9 +97,9 @@ def pick(
 
     `item` is what the operator said; without a context `USEFUL` tokens must fit for each request.
     """
-    offered = _choices(found, quantisation or found.quantisation, hub)
+    offered = offers(found, quantisation or found.quantisation, hub)
     if not offered:
-        raise _no_form(found, quantisation or found.quantisation, hub)
+        raise no_form(found, quantisation or found.quantisation, hub)
     bench = _Bench(item, host, catalog, here, runtime)
     passed: list[_Passed] = []
     stages = [stage for stage in STAGES if (stage.strict or not item.strict) and (host.gpus or stage.gpu is not True)]
@@ -144,31 +114,6 @@ def pick(
             return Picked(best=best, others=tuple(others), refused=refused, why=_why(stage, found, best))
     told = "; ".join(f"{one.name}: {one.why}" for one in _condensed(passed, None))
     raise HostError(f"no form of {item.name} fits this machine: {told}", hint=_hint(offered))
-
-
-def choices(entry: Entry, hub: str = "hf", quantisation: str = "") -> tuple[Choice, ...]:
-    """Return the forms of a model that may be taken, the best first; () = there is none on that hub."""
-    found = [
-        Choice(entry=entry, variant=variant, quantisation=name, hub=hub, weights=outline(entry, variant, name))
-        for variant in entry.variants
-        if (variant.ms if hub == "ms" else variant.hf)
-        for name in (formats.matching(variant, quantisation) if quantisation else formats.ladder(variant))
-    ]
-    return tuple(sorted(found, key=_quality))
-
-
-def _choices(found: Found, quantisation: str, hub: str) -> tuple[Choice, ...]:
-    """Return the forms of all models, the largest model first; of two equal ones that which the catalog has first."""
-    ordered = sorted(found.entries, key=lambda entry: -entry.parameters)
-    return tuple(one for entry in ordered for one in choices(entry, hub, quantisation))
-
-
-def _quality(one: Choice) -> tuple[bool, int, int, int]:
-    """Safetensors first: where no GPU reads them they are passed over."""
-    form = one.variant.format
-    order = formats.ORDER.index(form) if form in formats.ORDER else len(formats.ORDER)
-    gguf = form == "gguf"
-    return gguf, -one.variant.bits, order if not gguf else 0, 0 if gguf else -one.weights.size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,7 +172,7 @@ class _Bench:
         """Tell at once what is larger than all memory that it could get."""
         pools = {gpu.pool for each in usable for gpu in each.gpus} or {"ram"}
         free = sum(self._here.free(pool) for pool in pools)
-        told = f"weights of about {size.gib(one.weights.size)}, {size.gib(free)} are free"
+        told = f"weights of about {gib(one.weights.size)}, {gib(free)} are free"
         return told if one.weights.size > free else ""
 
 
@@ -277,7 +222,7 @@ def _condensed(passed: Sequence[_Passed], best: Fitting | None) -> Iterator[Refu
 
 def _why(stage: _Stage, found: Found, best: Fitting) -> str:
     setting = best.fitted.places[0].setting
-    said = size.words(setting, _model(best.choice), engine(best.engine))
+    said = words(setting, _model(best.choice), engine(best.engine))
     among = f", of {len(found.entries)} models" if len(found.entries) > 1 else ""
     return f"{stage.why}{among}: {said}"
 
@@ -286,19 +231,8 @@ def _model(one: Choice) -> Model:
     return Model(name=one.entry.id, source=one.source, weights=one.weights, digest="")
 
 
-def _no_form(found: Found, quantisation: str, hub: str) -> HostError:
-    there = [one for entry in found.entries for one in entry.variants if (one.ms if hub == "ms" else one.hf)]
-    names = dict.fromkeys(name for one in there for name in (one.quantisations or (one.format,)))
-    which = found.entries[0].id if len(found.entries) == 1 else found.entries[0].family
-    where = "ModelScope" if hub == "ms" else "Hugging Face"
-    what = f"in {quantisation}" if quantisation else "in 4 bits or more"
-    return HostError(
-        f"the catalog knows no {which} {what} at {where}", hint=f"there are: {', '.join([*names][:TOLD]) or 'none'}"
-    )
-
-
 def _hint(offered: Sequence[Choice]) -> str:
     smallest = min(offered, key=lambda one: one.weights.size)
     less = [name for one in smallest.entry.variants for name in one.quantisations if formats.bits(one, name) <= 4]
     ask = f"; fewer bits must be asked for: --quantisation {less[0]}" if less else ""
-    return f"the smallest is {smallest.label}, about {size.gib(smallest.weights.size)}{ask}"
+    return f"the smallest is {smallest.label}, about {gib(smallest.weights.size)}{ask}"

@@ -42,7 +42,7 @@ def attempt(
     found = _search(item, model, candidates, host, here, attempts)
     if found:
         return found[0], ""
-    told = [(_name(one), last if isinstance(last, str) else _short(last, host)) for one, last in attempts]
+    told = [(label(one.release), last if isinstance(last, str) else short(last, host)) for one, last in attempts]
     whys = dict.fromkeys(why for _, why in told)
     return None, "; ".join(whys) if len(whys) == 1 else "; ".join(f"{name} {why}" for name, why in told)
 
