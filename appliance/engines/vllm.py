@@ -86,14 +86,15 @@ def estimate(model: Model, setting: Setting, gpus: tuple[Gpu, ...]) -> tuple[Loa
             ("processes", torch.PROCESS),
         )
         return (Load(device="ram", items=whole),)
+    # CUDA counts a little less than the driver tells, and the share is of what CUDA counts.
+    reserve = (gpus[0].memory or 0) // 40
     items = (
         ("weights", torch.weights_on_rank(weights, ranks)),
         ("KV cache", cache),
         ("activations", torch.activations(weights, batched, min(sequences, batched), ranks)),
         ("CUDA graphs", 256 * MIB + weights.layers * 6 * MIB),
         ("libraries", torch.overhead(ranks)),
-        # CUDA counts a little less than the driver tells, and the share is of what CUDA counts.
-        ("reserve", (gpus[0].memory or 0) // 40),
+        *((("reserve", reserve),) if reserve else ()),
     )
     ram = Load(device="ram", items=(("processes", torch.PROCESS * ranks),))
     return (ram, *(Load(device=gpu.device, items=items) for gpu in gpus))

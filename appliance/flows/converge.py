@@ -104,8 +104,8 @@ def planned(site: Site, edit: Edit, terms: Terms = Terms(), host: Host | None = 
         )  # fmt: skip
 
     # Headers first: nobody should wait for the digests of weights that do not fit.
-    deployment_of(whole=False)
-    deployment = deployment_of(whole=True)
+    deployment = deployment_of(whole=False)
+    deployment = deployment if host else deployment_of(whole=True)
     changes = render(deployment, specfile.files(spec, files, site.layout))
     if host:
         return Planned(changes=changes, pending=(), diff="", host=host, elsewhere=True)

@@ -48,7 +48,7 @@ def buffers(weights: Weights, setting: Setting) -> int:
     hidden, inner = weights.hidden, weights.feed_forward
     mixed = 2 * EXPERTS * hidden if weights.experts else 0
     attended = max(2 * _queries(weights), mixed, 3 * inner)
-    widest = max(3 * hidden + attended, *_latents(weights), *_scans(weights))
+    widest = max((3 * hidden + attended, *_latents(weights), *_scans(weights)))
     seen = slot * any(group.kind in ("full", "latent") for group in weights.cache)
     seen += sum(_kept(weights, slot).values())
     largest = max((4 * (group.state + 2 * group.convolution) for group in weights.cache), default=0)

@@ -31,7 +31,7 @@ def request(
     `in_flight`: prompt tokens computed at once, which a window keeps too. `state_width`: bytes of a recurrent state's
     element, 0 = what the configuration says. `prefixes`: beginnings of requests are kept for others.
     """
-    kinds = [group for group in weights.cache if group.kind != "index"]
+    kinds = [group for group in weights.cache if group.kind != "index" and group.count]
     if not kinds:
         return Pages(0, 0)
     states = [group for group in kinds if group.kind == "recurrent"]

@@ -13,7 +13,7 @@ from appliance.plan import ladder
 from appliance.plan.choose import Candidate, label
 from appliance.plan.place import Attempt, Fitted, Place
 from appliance.plan.room import Room, pools, sets
-from appliance.plan.words import gib, lack, short, smaller, words
+from appliance.plan.words import gib, lack, lacking, short, smaller, words
 
 SAID = 6
 """Releases that were passed over for what they need, which a refusal names too."""
@@ -162,7 +162,9 @@ def _nothing(item: ModelSpec, model: Model, attempts: Tried, host: Host, here: R
         if isinstance(attempt, str):
             lines.append(f"{label(candidate.release)}: {attempt}")
             continue
-        parts = max(attempt.loads, key=lambda load: load.total)
+        worst, where = lacking(attempt, host), pools(host)
+        short_of = (load for load in attempt.loads if where.get(load.device, load.device) == worst)
+        parts = max(short_of, key=lambda load: load.total)
         items = ", ".join(f"{name} {gib(amount)}" for name, amount in parts.items)
         said = words(attempt.setting, model, engine(candidate.release.engine))
         lines.append(f"{label(candidate.release)}: {said} {short(attempt, host)} ({items})")

@@ -30,10 +30,21 @@ def explain(item: ModelSpec, model: Model, services: tuple[Service, ...], fitted
     cut = f" (trained for {trained})" if setting.context < trained else ""
     return Reason(
         subject=f"memory of {item.name}",
-        chosen=words(setting, model, module) + _where(services) + cut,
+        chosen=words(setting, model, module) + _pooled(services, fitted) + _where(services) + cut,
         why="; ".join(devices),
         refused=fitted.steps,
     )
+
+
+def _pooled(services: tuple[Service, ...], fitted: Fitted) -> str:
+    """Say how many whole contexts an engine's one cache holds, where it has taken all that was left."""
+    cache = [
+        sum(amount for load in loads for name, amount in load.items if name == "KV cache")
+        for loads in (services[0].loads, fitted.places[0].loads)
+    ]
+    if not cache[1] or cache[0] == cache[1]:
+        return ""
+    return f", cache for {cache[0] / cache[1] * services[0].setting.parallel:.1f} of that length"
 
 
 def _where(services: tuple[Service, ...]) -> str:
@@ -62,10 +73,16 @@ def gib(amount: int) -> str:
 def short(attempt: Attempt, host: Host) -> str:
     """Say which memory is too small, with the numbers."""
     here, needed = attempt.left, summed(attempt.loads, pools(host))
-    worst = max(needed, key=lambda pool: needed[pool] - here.free(pool) if pool in here.left else needed[pool])
+    worst = lacking(attempt, host)
     others = f" on each of {len(attempt.gpus)} GPUs" if len(attempt.gpus) > 1 and worst != "ram" else f" of {worst}"
     free = here.free(worst) if worst in here.left else 0
     return f"needs {gib(needed[worst])}{others}, {gib(free)} are free of {gib(here.total.get(worst, 0))}"
+
+
+def lacking(attempt: Attempt, host: Host) -> str:
+    """Return the memory that lacks the most."""
+    here, needed = attempt.left, summed(attempt.loads, pools(host))
+    return max(needed, key=lambda pool: needed[pool] - here.free(pool) if pool in here.left else needed[pool])
 
 
 def lack(attempt: Attempt | str, host: Host) -> float:
