@@ -7,7 +7,7 @@ from appliance.domain.host import Gpu
 from appliance.domain.version import version
 
 GGUF: Final = {
-    "BF16": 16.0, "F16": 16.0, "Q8": 8.5, "Q6": 6.6, "Q5": 5.75, "Q4": 4.9, "IQ4": 4.5, "MXFP4": 4.4, "Q3": 4.0,
+    "BF16": 16.0, "F16": 16.0, "Q8": 8.5, "Q6": 6.6, "Q5": 5.75, "Q4": 4.9, "IQ4": 4.5, "MXFP4": 4.6, "Q3": 4.0,
     "IQ3": 3.7, "Q2": 3.2, "IQ2": 2.8, "IQ1": 2.1,
 }  # fmt: skip
 """Beginning of a quantisation's name -> bits of one weight over the whole file, scales and mixtures included; rounded

@@ -210,13 +210,16 @@ def _worth_telling(one: Choice, fitting: Sequence[Fitting]) -> bool:
 
 def _condensed(passed: Sequence[_Passed], best: Fitting | None) -> Iterator[Refusal]:
     """Tell each form of the model that was taken, and of the others only the one that came nearest."""
-    for entry in dict.fromkeys(one.choice.entry.id for one in passed):
-        forms = [one for one in passed if one.choice.entry.id == entry]
+    once = {one.choice.label: one for one in reversed(passed)}  # tried on GPUs first, and that tells the most
+    forms = list(reversed(once.values()))
+    for entry in dict.fromkeys(one.choice.entry.id for one in forms):
+        own = [one for one in forms if one.choice.entry.id == entry]
         if best and entry == best.choice.entry.id:
-            for why, same in groupby(forms, key=lambda one: one.why):
+            better = [one for one in own if one.choice != best.choice]
+            for why, same in groupby(better, key=lambda one: one.why):
                 yield Refusal(name=", ".join(one.choice.label for one in same), why=why)
             continue
-        nearest = min(forms, key=lambda one: (not one.memory, one.choice.weights.size))
+        nearest = min(own, key=lambda one: (not one.memory, one.choice.weights.size))
         yield Refusal(name=nearest.choice.label, why=nearest.why)
 
 
