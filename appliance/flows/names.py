@@ -113,7 +113,7 @@ def _direct(word: str, *, typed: bool) -> str:
     if typed and Path(here).exists():
         return os.path.abspath(here)  # noqa: PTH100
     if REPOSITORY.fullmatch(word):
-        return f"hf:{word}"
+        return word  # which hub is asked for it is the operator's setting
     return os.path.abspath(here) if "/" in word else ""  # noqa: PTH100
 
 
@@ -140,15 +140,16 @@ def _known(site: Site, asked: ModelSpec, wish: Wish, terms: Terms, host: Host | 
         )
     spec, _ = read_spec(site)
     there = next((model for model in spec.models if model.name == asked.name), None)
-    offered = {
-        one.source: one
+    offered = (
+        one
         for entry in found.entries
         for hub in offer.HUBS
         for one in offer.choices(entry, hub, wish.quantisation or found.quantisation)
-    }
-    if there and there.source in offered:
+    )
+    chosen = next((one for one in offered if there and _stands_for(there.source, one)), None)
+    if there and chosen:
         # It was chosen before, and what runs since then would only make the choice another one.
-        return Resolved(model=_again(asked, there, offered[there.source]))
+        return Resolved(model=_again(asked, there, chosen))
     catalog, machine = load_catalog(terms.catalog), host or detect(site.machine, state=site.layout.state)
     runtime = runtime_name(spec, machine, site.layout)
     left = room(machine) if host else _left(site, spec, machine, catalog, terms, runtime)
@@ -161,12 +162,22 @@ def _known(site: Site, asked: ModelSpec, wish: Wish, terms: Terms, host: Host | 
 
 
 def _spec(asked: ModelSpec, best: pick.Fitting) -> ModelSpec:
-    """Return the spec of a choice: its engine too, where flags or a quantisation are that engine's."""
+    """Return the spec of a choice: its engine too for safetensors, which is the one with room, kernels and flags."""
     release = best.fitted.candidate.release
     flags = dict(_flags(best.choice, release.engine, release.version))
     options = (*asked.options, *((key, value) for key, value in flags.items() if key not in dict(asked.options)))
-    own = best.choice.weights.format == "safetensors" and (bool(flags) or best.choice.variant.format != "bf16")
+    own = best.choice.weights.format == "safetensors"
     return replace(asked, source=best.choice.source, options=options, engine=release.engine if own else asked.engine)
+
+
+def _stands_for(source: str, one: offer.Choice) -> bool:
+    """Whether a source is this choice, though a commit and a file's name have been written into it since."""
+    bare = re.sub(r"@[^/:]+", "", source)
+    if bare == one.source or not one.quantisation:
+        return bare == one.source
+    repository = one.source.removesuffix(f":{one.quantisation}")
+    file = bare.removeprefix(f"{repository}/")
+    return file != bare and bool(re.search(rf"(?i)(^|[-._/]){re.escape(one.quantisation)}[-.]", file))
 
 
 def _again(asked: ModelSpec, there: ModelSpec, one: offer.Choice) -> ModelSpec:

@@ -142,6 +142,7 @@ class _Bench:
         if not usable:
             place = {True: "no engine serves it on these GPUs", False: "no engine serves it on the CPU"}
             return _Passed(choice=one, why=why or place.get(stage.gpu is not False, ""))
+        able = usable if stage.gpu else _usable(one, known)[0]
         if stage.strict:
             item = self._wish(one, strict=True, context=self._item.context or min(USEFUL, one.entry.context))
             fitted, why = None, self._short(one, usable)
@@ -149,9 +150,11 @@ class _Bench:
                 fitted, why = size.attempt(item, model, usable, self._host, self._here)
             if not fitted:
                 return _Passed(choice=one, why=why, memory=True)
+            able = _alike(able, fitted)
         # What it will get: the most that fits, as the plan will lay it out.
-        able = usable if stage.gpu else _usable(one, known)[0]
         fitted, why = size.attempt(self._wish(one, strict=self._item.strict), model, able, self._host, self._here)
+        if fitted and stage.gpu and 0 < fitted.places[0].setting.gpu_layers <= one.entry.shape.layers:
+            fitted, why = None, "some of its layers would have to stay in RAM"
         return Fitting(choice=one, fitted=fitted) if fitted else _Passed(choice=one, why=why, memory=True)
 
     def _wish(self, one: Choice, **changed: Any) -> ModelSpec:
@@ -183,6 +186,12 @@ def _usable(one: Choice, known: Sequence[Candidate]) -> tuple[tuple[Candidate, .
     whys = ["" if only else formats.refuse(form, each.release.engine, each.gpus) for each in known]
     usable = tuple(each for each, why in zip(known, whys, strict=True) if not why)
     return usable, "; ".join(dict.fromkeys(filter(None, whys)))
+
+
+def _alike(known: Sequence[Candidate], fitted: Fitted) -> tuple[Candidate, ...]:
+    """Keep the engine that has room for what is wanted; llama.cpp's two servers take each other's place."""
+    chosen = fitted.candidate.release.engine
+    return tuple(each for each in known if each.release.engine == chosen or chosen.startswith("llama-cpp"))
 
 
 def _walk(ordered: Sequence[Choice], stage: _Stage, bench: _Bench) -> tuple[list[Fitting], list[_Passed]]:

@@ -70,9 +70,9 @@ def asked(
         ("hf:Qwen/Qwen3-8B-GGUF:Q4_K_M", "hf:Qwen/Qwen3-8B-GGUF:Q4_K_M"),
         ("ms:Qwen/Qwen3-8B@v1", "ms:Qwen/Qwen3-8B@v1"),
         ("https://example.org/m.gguf", "https://example.org/m.gguf"),
-        ("Qwen/Qwen3-8B", "hf:Qwen/Qwen3-8B"),
-        ("Qwen/Qwen3-8B@main", "hf:Qwen/Qwen3-8B@main"),
-        ("unsloth/Qwen3-8B-GGUF:Q4_K_M", "hf:unsloth/Qwen3-8B-GGUF:Q4_K_M"),
+        ("Qwen/Qwen3-8B", "Qwen/Qwen3-8B"),
+        ("Qwen/Qwen3-8B@main", "Qwen/Qwen3-8B@main"),
+        ("unsloth/Qwen3-8B-GGUF:Q4_K_M", "unsloth/Qwen3-8B-GGUF:Q4_K_M"),
         ("builtin:smoke", SMOKE),
     ],
 )
@@ -114,7 +114,7 @@ def test_the_dummy_engine_needs_no_files() -> None:
         ("slow", "qwen3:8b", "slow", "hf:Qwen/Qwen3-8B"),
         ("small", "qwen3:8b-q2_K", "small", "hf:unsloth/Qwen3-8B-GGUF:Q2_K"),
         ("gpt-oss", "", "gpt-oss", "hf:openai/gpt-oss-120b"),
-        ("Qwen/Qwen3-8B", "", "qwen3-8b", "hf:Qwen/Qwen3-8B"),
+        ("Qwen/Qwen3-8B", "", "qwen3-8b", "Qwen/Qwen3-8B"),
         ("bge-m3", "", "bge-m3", "hf:BAAI/bge-m3"),
     ],
 )
@@ -191,7 +191,7 @@ def test_names_of_the_operators_own_come_first() -> None:
     assert asked("ours", files=files).source == "/srv/ours.gguf"
     assert asked("x", "ours", files=files).source == "/srv/ours.gguf"
     assert asked("qwen3", files=files).source == "hf:Qwen/Qwen3-8B"
-    assert asked("hub", files=files).source == "hf:us/model"
+    assert asked("hub", files=files).source == "us/model"
 
 
 @pytest.mark.parametrize(
@@ -222,6 +222,28 @@ def test_asking_again_keeps_what_was_chosen() -> None:
     other = resolve(where, ModelSpec(name="qwen3", source=""), Wish(quantisation="fp8"), converge.Terms(), H100).model
     with pytest.raises(SpecError, match="a model qwen3 is there already"):
         converge.add(other)(spec)
+
+
+@pytest.mark.parametrize(
+    ("source", "same"),
+    [
+        ("hf:unsloth/Qwen3-8B-GGUF:Q4_K_M", True),
+        ("hf:unsloth/Qwen3-8B-GGUF@0123abc/Qwen3-8B-Q4_K_M.gguf", True),
+        ("hf:unsloth/Qwen3-8B-GGUF@0123abc/Q4_K_M/Qwen3-8B-Q4_K_M-00001-of-00002.gguf", True),
+        ("hf:unsloth/Qwen3-8B-GGUF@0123abc/Qwen3-8B-Q4_0.gguf", False),
+        ("hf:other/Qwen3-8B-GGUF@0123abc/Qwen3-8B-Q4_K_M.gguf", False),
+        ("ms:unsloth/Qwen3-8B-GGUF:Q4_K_M", False),
+        ("/srv/Qwen3-8B-Q4_K_M.gguf", False),
+    ],
+)
+def test_a_source_is_known_again_with_a_commit_and_a_file_in_it(source: str, same: bool) -> None:
+    found = find("qwen3:8b")
+    assert found
+    one = choices(found.entries[0], "hf", "q4_k_m")[0]
+    assert names._stands_for(source, one) is same
+    bf16 = choices(found.entries[0])[0]
+    assert names._stands_for("hf:Qwen/Qwen3-8B@0123abc", bf16)
+    assert not names._stands_for("hf:Qwen/Qwen3-8B-FP8@0123abc", bf16)
 
 
 def test_without_a_record_all_memory_is_left() -> None:

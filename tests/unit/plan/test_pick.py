@@ -216,15 +216,20 @@ def test_what_is_picked_can_be_planned(host: Host, name: str) -> None:
     assert found
     item = ModelSpec(name="m", source=name)
     try:
-        choice = pick(found, item, host, SHIPPED, room(host)).best
+        chosen = pick(found, item, host, SHIPPED, room(host))
     except HostError:
         return
+    choice = chosen.best
     model = Model(name="m", source=choice.choice.source, weights=choice.choice.weights, digest="d" * 64)
     engine = choice.engine if model.weights.format == "safetensors" else "auto"
     spec = ApplianceSpec(models=(replace(item, engine=engine),))
     done = plan(spec, (model,), host, LAYOUT, SHIPPED, python=PYTHON)
     assert done.services[0].engine == choice.engine
     assert done.services[0].setting.context == choice.fitted.places[0].setting.context
+    if "less context" not in chosen.why:
+        assert done.services[0].setting.context >= min(8192, choice.choice.entry.context)
+    if "GPUs" in chosen.why and done.services[0].setting.gpu_layers:
+        assert done.services[0].setting.gpu_layers == model.weights.layers + 1
 
 
 @given(name=st.sampled_from(FAMILIES), gib=st.integers(4, 500), more=st.integers(1, 500))
