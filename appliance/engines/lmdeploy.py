@@ -34,7 +34,7 @@ def refuse(model: Model, host: Host, release: Release) -> str | None:
 
 def unfit(model: Model, gpus: tuple[Gpu, ...]) -> str | None:
     """Refuse types that old GPUs cannot compute with; its kernels convert MXFP4 on all that it has code for."""
-    return torch.too_old(model.weights, gpus, ("Gemma2", "Gemma3"), {"fp8": "8.9", "nvfp4": "10.0"})
+    return torch.too_old(model.weights, gpus, ("Gemma2", "Gemma3"), {"fp8": "8.9"})
 
 
 def spreads(model: Model, most: int) -> tuple[int, ...]:

@@ -41,7 +41,8 @@ def state(weights: Weights, setting: Setting) -> int:
 def buffers(weights: Weights, setting: Setting) -> int:
     """Return the bytes that one step of `UBATCH` tokens computes in: activations of the widest layer, the masks.
 
-    Exact for dense, sliding and latent attention; mixtures of experts and recurrent layers differ by a fifth at most.
+    Exact for dense, sliding and latent attention; mixtures of experts and recurrent layers come out at three quarters
+    to thrice of what is reported.
     """
     slot = cells(setting)
     step = min(UBATCH, slot * setting.parallel)

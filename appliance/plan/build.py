@@ -9,9 +9,9 @@ from appliance.domain.spec import ApplianceSpec, ModelSpec
 from appliance.engines import engine
 from appliance.errors import HostError
 from appliance.gateway import TRIPLETS
-from appliance.plan import choose, keep, share, size, words
+from appliance.plan import choose, keep, ladder, share, size, words
 from appliance.plan.place import Fitted, Place
-from appliance.plan.room import pools, room
+from appliance.plan.room import Room, pools, room
 from appliance.runtimes import runtime, runtimes
 
 SCHEMA = 1
@@ -47,13 +47,11 @@ def plan(
         here = here if service.model in kept else here.without(service.loads, where)
     artifacts = {one.digest: one for one in before.artifacts} if before else {}
     services: dict[str, tuple[Service, ...]] = {name: replicas for name, (replicas, _) in kept.items()}
-    fits: dict[str, Fitted] = {}
     ports = _ports(host, services)
-    for item, model in sorted(_pairs(spec, models), key=lambda pair: -pair[1].weights.tensors):
-        if item.name in kept:
-            continue
-        candidates = choose.candidates(item, model, host, catalog, chosen)
-        fits[item.name], here = size.fit(item, model, candidates, host, here)
+    new = [(item, model) for item, model in _pairs(spec, models) if item.name not in kept]
+    candidates = {item.name: choose.candidates(item, model, host, catalog, chosen) for item, model in new}
+    fits, here = _fit(new, candidates, host, here)
+    for item, model in new:
         artifacts |= {one.digest: one for one in fits[item.name].candidate.release.artifacts}
         services[item.name] = _services(item, model, fits[item.name], layout, host, python, ports)
     grown = share.grow(tuple(one for name in fits for one in services[name]), host, here)
@@ -84,6 +82,35 @@ def plan(
         runtime_version=host.systemd if chosen == "systemd" else 0,
         reasons=(reason, *(one for item in spec.models for one in told[item.name])),
     )
+
+
+def _fit(
+    new: list[tuple[ModelSpec, Model]], candidates: dict[str, tuple[choose.Candidate, ...]], host: Host, here: Room
+) -> tuple[dict[str, Fitted], Room]:
+    """Place models, the largest first, for the others fit in between.
+
+    Where that leaves one out, the smallest first; and where that does not help, all with modest contexts.
+    """
+    largest = sorted(new, key=lambda pair: -pair[1].weights.tensors)
+    errors: list[HostError] = []
+    for order, most in ((largest, 0), (largest[::-1], 0), (largest, ladder.USEFUL)):
+        try:
+            return _in_order(order, candidates, host, here, most)
+        except HostError as error:
+            errors.append(error)
+            if len(new) < 2:
+                break
+    raise errors[0]
+
+
+def _in_order(
+    new: list[tuple[ModelSpec, Model]], candidates: dict[str, tuple[choose.Candidate, ...]], host: Host, here: Room,
+    most: int,
+) -> tuple[dict[str, Fitted], Room]:  # fmt: skip
+    fits: dict[str, Fitted] = {}
+    for item, model in new:
+        fits[item.name], here = size.fit(item, model, candidates[item.name], host, here, most)
+    return fits, here
 
 
 def _accounts(host: Host, layout: Layout) -> tuple[str, str, str]:
@@ -148,7 +175,7 @@ def _services(
 
 
 def _threads(item: ModelSpec, place: Place, host: Host) -> int:
-    """Return the processors of one replica; with all layers on GPUs, more than a few only wait for each other."""
+    """Return the processors of one replica; beside GPUs, more than a few only wait for each other."""
     most = max(1, host.cpus // item.replicas)
     return min(most, BESIDE_GPUS) if place.gpus else most
 

@@ -15,6 +15,8 @@ from appliance.plan.place import Attempt, Fitted, Place
 from appliance.plan.room import Room, pools, sets
 from appliance.plan.words import gib, lack, lacking, short, smaller, words
 
+OBVIOUS = ("GPUs, there is none", "runs no container images")
+"""Ends of reasons that are no news to anybody."""
 SAID = 6
 """Releases that were passed over for what they need, which a refusal names too."""
 
@@ -24,11 +26,14 @@ Tried = list[tuple[Candidate, Attempt | str]]
 
 
 def fit(
-    item: ModelSpec, model: Model, candidates: tuple[Candidate, ...], host: Host, here: Room
+    item: ModelSpec, model: Model, candidates: tuple[Candidate, ...], host: Host, here: Room, most: int = 0
 ) -> tuple[Fitted, Room]:
-    """Return the first candidate's largest layout that fits, and what it leaves. Raises HostError with the numbers."""
+    """Return the first candidate's largest layout that fits, and what it leaves. Raises HostError with the numbers.
+
+    `most`: tokens of context that it gets unless more are asked for; 0 = what it was trained for.
+    """
     attempts: Tried = []
-    found = _search(item, model, candidates, host, here, attempts)
+    found = _search(item, model, candidates, host, here, attempts, most)
     if found is None:
         raise _nothing(item, model, attempts, host, here)
     return found
@@ -49,7 +54,7 @@ def attempt(
 
 def _search(
     item: ModelSpec, model: Model, candidates: tuple[Candidate, ...], host: Host, here: Room,
-    attempts: Tried,
+    attempts: Tried, most: int = 0,
 ) -> tuple[Fitted, Room] | None:  # fmt: skip
     """Go down each candidate's ladder; what was tried last of each that does not fit goes into `attempts`."""
     passed: list[Refusal] = []
@@ -69,7 +74,7 @@ def _search(
             attempts.append((candidate, why))
             passed.append(Refusal(name=label(candidate.release), why=why))
             continue
-        for setting, _ in ladder.ladder(item, model, module, candidate.gpus):
+        for setting, _ in ladder.ladder(item, model, module, candidate.gpus, most):
             places, left, attempt = _all(item, model, module, setting, candidate.gpus, host, here)
             if places:
                 steps = _shortened(refused)
@@ -168,7 +173,8 @@ def _nothing(item: ModelSpec, model: Model, attempts: Tried, host: Host, here: R
         items = ", ".join(f"{name} {gib(amount)}" for name, amount in parts.items)
         said = words(attempt.setting, model, engine(candidate.release.engine))
         lines.append(f"{label(candidate.release)}: {said} {short(attempt, host)} ({items})")
-    passed = [one for candidate, _ in attempts for one in candidate.refused if not one.why.startswith("reads ")]
+    refused = [one for candidate, _ in attempts for one in candidate.refused]
+    passed = [one for one in refused if not one.why.startswith("reads ") and not one.why.endswith(OBVIOUS)]
     lines += [f"{one.name}: {one.why}" for one in passed[:SAID]]
     return HostError(f"{item.name} does not fit: " + "; ".join(lines), hint=_way_out(item, model, attempts, host, here))
 
@@ -211,5 +217,7 @@ def _way_out(item: ModelSpec, model: Model, attempts: Tried, host: Host, here: R
             return "leave --strict out, and it steps down to what fits"
         said = words(setting, model, engine(fitted.candidate.release.engine))
         return f"{before}try {flag} {value}" if flag else f"{said} would fit"
+    if all(isinstance(attempt, str) for _, attempt in attempts) and model.weights.format == "safetensors":
+        return "a GGUF file of the same model can be served by llama.cpp"
     more = "" if any(gpu.unified or gpu.slice is not None for gpu in host.devices) or not host.gpus else ", more GPUs"
     return f"take a smaller quantisation{smaller(model)}{more}, or remove another model"

@@ -23,7 +23,7 @@ def explain(item: ModelSpec, model: Model, services: tuple[Service, ...], fitted
         if load.items
     ]
     if model.weights.code:
-        devices.append("its repository's Python files are left behind")
+        devices.append("the Python that its repository brings or asks for is left behind")
     if model.weights.layers and not model.weights.cache and "bert" not in model.weights.architecture.lower():
         devices.append("what its cache takes is not known")
     trained = model.weights.context_length
@@ -57,7 +57,9 @@ def _where(services: tuple[Service, ...]) -> str:
 
 def words(setting: Setting, model: Model, module: Engine) -> str:
     """Write a setting for people."""
-    text = f"{setting.context} tokens × {setting.parallel} at the same time"
+    # Where one cache serves all, one context is what it must hold, and not how many requests there can be.
+    several = f" × {setting.parallel} at the same time" if setting.parallel > 1 or not module.FILLS else ""
+    text = f"{setting.context} tokens{several}"
     if setting.kv_type != "auto":
         text += f", KV cache {setting.kv_type}"
     if 0 < setting.gpu_layers <= module.layers(model):

@@ -6,12 +6,15 @@ from typing import Any
 import pytest
 
 from appliance import codec
-from appliance.domain.deployment import Deployment, Refusal, Route
+from appliance.domain.deployment import Deployment, Model, Refusal, Route
 from appliance.domain.host import Port
+from appliance.domain.spec import ApplianceSpec
 from appliance.errors import HostError, SpecError
+from appliance.plan import plan
 from tests.unit.samples import (
     CATALOG,
     CONTAINER,
+    GIB,
     GPU_CATALOG,
     HOST,
     LAYOUT,
@@ -21,6 +24,7 @@ from tests.unit.samples import (
     gpu_host,
     item,
     layout,
+    model,
     safetensors,
     weights,
 )
@@ -107,7 +111,7 @@ def test_the_plan_knows_the_version_of_its_runtime() -> None:
 
 
 def test_code_that_a_model_brings_along_is_told_of() -> None:
-    said = "; its repository's Python files are left behind"
+    said = "; the Python that its repository brings or asks for is left behind"
     host = gpu_host(gpu())
     with_code = deployment(host=host, catalog=GPU_CATALOG, facts=safetensors(code=True)).reasons[-1]
     without = deployment(host=host, catalog=GPU_CATALOG, facts=safetensors()).reasons[-1]
@@ -256,3 +260,19 @@ def test_what_one_model_was_made_of_is_not_needed_by_another() -> None:
     assert [artifact.name for artifact in plan.artifacts] == ["gateway", "vllm", "llama-cpp"]
     digests = {artifact.name: artifact.digest for artifact in plan.artifacts}
     assert [service.artifacts for service in plan.services] == [(digests["vllm"],), (digests["llama-cpp"],)]
+
+
+def test_where_the_largest_first_leaves_one_out_the_smallest_goes_first() -> None:
+    """Alone, the large one takes so much context that nothing is left; it steps down for the small one."""
+    host = replace(HOST, memory=16 * GIB, memory_available=16 * GIB)
+    large, small = model("large", weights(size=6 * GIB, context=131072)), model("small", weights(size=2 * GIB))
+
+    def tokens(*models: Model) -> list[tuple[str, int]]:
+        spec = ApplianceSpec(models=tuple(item(one.name) for one in models))
+        planned = plan(spec, models, host, LAYOUT, CATALOG, python=PYTHON)
+        return [(one.model, one.setting.context * one.setting.parallel) for one in planned.services]
+
+    ((_, alone),) = tokens(large)
+    (first, beside), (second, _) = tokens(large, small)
+    assert (first, second) == ("large", "small")
+    assert beside < alone
