@@ -40,7 +40,8 @@ def page(machine: str) -> str:
             lines += ["", f"{name}  REFUSED", *(f"    {one}" for one in reasons(error))]
             continue
         best = picked.best
-        lines += ["", f"{name}  -> {best.choice.source}  ({best.choice.label}, {best.engine})", f"    {picked.why}"]
+        lines += ["", f"{name}  -> {best.choice.source}  ({best.choice.label}, {best.engine})"]
+        lines += [f"    {picked.why.partition(': ')[0]}"]
         lines += [f"    or {one.choice.source}  ({one.choice.label}, {one.engine})" for one in picked.others]
         lines += [f"    not {one.name}" for one in picked.refused]
     return "\n".join(lines) + "\n"
