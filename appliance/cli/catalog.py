@@ -1,4 +1,7 @@
-"""catalog list, catalog show: which engine releases there are, what each asks for, and whether it runs here."""
+"""catalog list, catalog show: which engine releases there are, what each asks for, and whether it runs here.
+
+Models of the catalog, `catalog search` and `catalog show MODEL`, are in `library`.
+"""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -6,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from appliance.cli import library
 from appliance.cli.site import Catalog, Json, OtherHost, Prefix, finish, site
 from appliance.errors import SpecError
 from appliance.report import Result
@@ -36,8 +40,9 @@ Engine = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    noun = typer.Typer(no_args_is_help=True, help="Show the engine releases that can be chosen from.")
+    noun = typer.Typer(no_args_is_help=True, help="Show the engines and the models that can be chosen from.")
     noun.command("list")(list_releases)
+    noun.command("search")(library.search)
     noun.command()(show)
     app.add_typer(noun, name="catalog")
 
@@ -52,29 +57,37 @@ def list_releases(
 ) -> int:
     """List the releases in the order of preference, and whether each runs here."""
     rows = _rows(catalog, engine)
-    judged = _judge(rows, _host(host, prefix, as_json=as_json), runtime)
-    text = "\n".join(_table([HEADINGS, *(_cells(row, here or "yes") for row, here in zip(rows, judged, strict=True))]))
+    judged = _judge(rows, machine(host, prefix, as_json=as_json), runtime)
+    text = "\n".join(table([HEADINGS, *(_cells(row, here or "yes") for row, here in zip(rows, judged, strict=True))]))
     return finish(Result(command="catalog list", data=_data(rows, judged), text=text), as_json=as_json)
 
 
 def show(
-    engine: Annotated[str, typer.Argument(metavar="ENGINE", autocompletion=known_engines)],
-    version: Annotated[str, typer.Argument(metavar="[VERSION]")] = "",
+    name: Annotated[str, typer.Argument(metavar="ENGINE|MODEL", autocompletion=known_engines)],
+    version: Annotated[str, typer.Argument(metavar="[VERSION]", help="Of an engine.")] = "",
     runtime: Runtime = "systemd",
     host: OtherHost = "",
     catalog: Catalog = None,
     prefix: Prefix = "",
     as_json: Json = False,
 ) -> int:
-    """Show everything about an engine's releases: what each is made of, and where its facts come from."""
-    rows = _rows(catalog, engine)
+    """Show everything about an engine's releases or about a model: what each is made of, and what fits here."""
+    if not version and not _is_engine(name, catalog):
+        return library.show_model(name, host, catalog, prefix, as_json=as_json)
+    rows = _rows(catalog, name)
     versions = dict.fromkeys(row.version for row in rows)
     rows = [row for row in rows if version in ("", row.version)]
     if not rows:
-        raise SpecError(f"the catalog holds no {engine} {version}", hint=f"versions: {', '.join(versions)}")
-    judged = _judge(rows, _host(host, prefix, as_json=as_json), runtime)
+        raise SpecError(f"the catalog holds no {name} {version}", hint=f"versions: {', '.join(versions)}")
+    judged = _judge(rows, machine(host, prefix, as_json=as_json), runtime)
     text = "\n\n".join(_page(row, here or "yes") for row, here in zip(rows, judged, strict=True))
     return finish(Result(command="catalog show", data=_data(rows, judged), text=text), as_json=as_json)
+
+
+def _is_engine(name: str, path: str | None) -> bool:
+    from appliance.catalog import load
+
+    return any(row.engine == name for row in load(path).releases)
 
 
 def _rows(path: str | None, engine: str) -> list["Release"]:
@@ -90,7 +103,8 @@ def _rows(path: str | None, engine: str) -> list["Release"]:
     return [row for row in releases if engine in ("", row.engine)]
 
 
-def _host(path: str, prefix: str, *, as_json: bool) -> "Host":
+def machine(path: str, prefix: str, *, as_json: bool) -> "Host":
+    """Return the machine that a file describes, or this one for ""."""
     from appliance.detect import detect
     from appliance.flows import converge
 
@@ -165,7 +179,7 @@ def _data(rows: Sequence["Release"], judged: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _table(rows: Iterable[Sequence[str]]) -> list[str]:
+def table(rows: Iterable[Sequence[str]]) -> list[str]:
     """Align columns by blanks: the same on a terminal, in a pipe and in a bug report."""
     lines = list(rows)
     widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]

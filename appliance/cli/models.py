@@ -22,6 +22,13 @@ from appliance.errors import UsageError
 from appliance.report import Result
 
 
+def known_names(incomplete: str) -> list[str]:
+    """Return the names of the catalog that begin so, for the shells' completion."""
+    from appliance.catalog.models.names import names
+
+    return [name for name in names() if name.startswith(incomplete)]
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("add-model")(add_model)
@@ -30,10 +37,21 @@ def register(app: typer.Typer) -> None:
 
 
 def add_model(
-    name: Annotated[str, typer.Argument(help="Name that clients ask for, and path of its own endpoint.")],
-    path: Annotated[
-        str, typer.Argument(help="GGUF file (any shard of a split one), safetensors directory, or builtin:smoke.")
+    name: Annotated[
+        str, typer.Argument(help="Name that clients ask for, and path of its own endpoint.", autocompletion=known_names)
+    ],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A model of the catalog (qwen3, qwen3:8b), hf:OWNER/REPOSITORY, or a path: GGUF file (any shard of a "
+            "split one) or safetensors directory. Left out, NAME is looked up.",
+            autocompletion=known_names,
+        ),
     ] = "",
+    quantisation: Annotated[
+        str, typer.Option("--quantisation", "--quantization", help="Of a model of the catalog: Q4_K_M, fp8, awq, bf16.")
+    ] = "",
+    hub: Annotated[str, typer.Option(help="Where a model of the catalog comes from: hf, or ms for ModelScope.")] = "hf",
     engine: Annotated[str, typer.Option(help="auto, or one of `catalog list`.")] = "auto",
     context: Annotated[int | None, typer.Option(help="Tokens for each request.")] = None,
     parallel: Annotated[
@@ -57,29 +75,29 @@ def add_model(
 ) -> int:
     """Serve one more model beside those that are served already."""
     from appliance.acquire.source import Source
-    from appliance.domain.spec import SMOKE, ModelSpec
-    from appliance.flows import converge
+    from appliance.domain.spec import ModelSpec
+    from appliance.flows import converge, names
 
     here = site(prefix, as_json=as_json)
-    source = _source(name, path, engine)
-    model = ModelSpec(
+    asked = ModelSpec(
         name=name,
         source=source,
         engine=engine,
         context=context,
         parallel=parallel,
         kv_type=kv_type,
-        # As a first installation does it: on the CPU, so that it runs wherever anything does.
-        gpus=_gpus(gpus or ("0" if source == SMOKE else "")),
+        gpus=_gpus(gpus),
         strict=strict,
         replicas=replicas,
         options=_options(options or []),
     )
     terms = converge.Terms(catalog=catalog, replan=replan, ignore=tuple(ignore or ()))
+    wish = names.Wish(quantisation=quantisation, hub=hub)
     if host and not dry_run:
         raise UsageError("--host plans for another machine, nothing can be added there", hint="say --dry-run too")
+    other = converge.read_host(host) if host else None
+    model = names.resolve(here, asked, wish, terms, other).model
     if dry_run:
-        other = converge.read_host(host) if host else None
         return preview("add-model", converge.planned(here, converge.add(model), terms, other), as_json=as_json)
     done = converge.converge(here, converge.add(model), Source(offline=offline), terms)
     return report("add-model", done, as_json=as_json)
@@ -127,21 +145,6 @@ def list_models(prefix: Prefix = "", as_json: Json = False) -> int:
         size = amount_text(int(str(row["size"])))
         lines.append(f"{row['name']:16} {row['engine']:16} {row['context']:>8} {size:>10}  {row['endpoint']}")
     return finish(Result(command="list", data={"models": rows}, text="\n".join(lines)), as_json=as_json)
-
-
-def _source(name: str, path: str, engine: str) -> str:
-    """Make a path absolute now: the services do not run in this directory."""
-    import os
-
-    if engine == "dummy" and not path:
-        return "none"
-    if path.startswith("builtin:") or (not path and name == "smoke"):
-        if path not in ("", "builtin:smoke"):
-            raise UsageError(f"{path} does not come with the appliance", hint="builtin:smoke")
-        return "builtin:smoke"
-    if not path:
-        raise UsageError(f"where are the files of {name}?", hint=f"llm-appliance add-model {name} /path/to/model.gguf")
-    return os.path.abspath(path)  # noqa: PTH100 - links stay: a hub's cache replaces what they point to
 
 
 def _gpus(text: str) -> tuple[int, ...] | int | None:

@@ -139,6 +139,11 @@ def _runtime(spec: ApplianceSpec, host: Host, layout: Layout) -> tuple[str, Reas
     return chosen, Reason(subject="runtime", chosen=chosen, why="the first that works here", refused=refused)
 
 
+def runtime_name(spec: ApplianceSpec, host: Host, layout: Layout) -> str:
+    """Return the runtime that a plan would take. Raises HostError when the one asked for cannot be used."""
+    return _runtime(spec, host, layout)[0]
+
+
 def _services(
     item: ModelSpec, model: Model, fitted: Fitted, layout: Layout, host: Host, python: str, ports: Iterator[int]
 ) -> tuple[Service, ...]:

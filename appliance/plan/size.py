@@ -39,6 +39,19 @@ def fit(
     return found
 
 
+def attempt(
+    item: ModelSpec, model: Model, candidates: tuple[Candidate, ...], host: Host, here: Room
+) -> tuple[Fitted | None, str]:
+    """Return the layout as `fit` does, or None and why there is none; no way out is looked for, which takes longer."""
+    attempts: Tried = []
+    found = _search(item, model, candidates, host, here, attempts)
+    if found:
+        return found[0], ""
+    told = [(label(one.release), last if isinstance(last, str) else short(last, host)) for one, last in attempts]
+    whys = dict.fromkeys(why for _, why in told)
+    return None, "; ".join(whys) if len(whys) == 1 else "; ".join(f"{name} {why}" for name, why in told)
+
+
 def _search(
     item: ModelSpec, model: Model, candidates: tuple[Candidate, ...], host: Host, here: Room,
     attempts: Tried, most: int = 0,

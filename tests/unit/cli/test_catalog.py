@@ -67,7 +67,7 @@ def test_show_tells_all_of_a_release(h100: str) -> None:
 @pytest.mark.parametrize(
     ("words", "said", "hint"),
     [
-        (("show", "vlm"), "the catalog holds no engine 'vlm'", "did you mean vllm?"),
+        (("show", "vlm"), "the catalog holds no engine and no model 'vlm'", "did you mean vllm, glm?"),
         (("list", "--engine", "zzz"), "the catalog holds no engine 'zzz'", "engines: vllm, sglang"),
         (("show", "vllm", "9"), "the catalog holds no vllm 9", "versions: 0.33.0, 0.32.0"),
     ],
