@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
 def add_model(
     name: Annotated[str, typer.Argument(help="Name that clients ask for, and path of its own endpoint.")],
     path: Annotated[
-        str, typer.Argument(help="GGUF file (any shard of a split one), safetensors directory, or builtin:smoke.")
+        str, typer.Argument(help="hf:OWNER/REPO, ms:OWNER/REPO, a GGUF file, a safetensors directory, builtin:smoke.")
     ] = "",
     engine: Annotated[str, typer.Option(help="auto, or one of `catalog list`.")] = "auto",
     context: Annotated[int | None, typer.Option(help="Tokens for each request.")] = None,
@@ -75,7 +75,7 @@ def add_model(
         replicas=replicas,
         options=_options(options or []),
     )
-    terms = converge.Terms(catalog=catalog, replan=replan, ignore=tuple(ignore or ()))
+    terms = converge.Terms(catalog=catalog, replan=replan, ignore=tuple(ignore or ()), offline=offline)
     if host and not dry_run:
         raise UsageError("--host plans for another machine, nothing can be added there", hint="say --dry-run too")
     if dry_run:
@@ -133,12 +133,16 @@ def _source(name: str, path: str, engine: str) -> str:
     """Make a path absolute now: the services do not run in this directory."""
     import os
 
+    from appliance.acquire.hub.reference import is_reference
+
     if engine == "dummy" and not path:
         return "none"
     if path.startswith("builtin:") or (not path and name == "smoke"):
         if path not in ("", "builtin:smoke"):
             raise UsageError(f"{path} does not come with the appliance", hint="builtin:smoke")
         return "builtin:smoke"
+    if is_reference(path) and not os.path.exists(path):  # noqa: PTH110
+        return path
     if not path:
         raise UsageError(f"where are the files of {name}?", hint=f"llm-appliance add-model {name} /path/to/model.gguf")
     return os.path.abspath(path)  # noqa: PTH100 - links stay: a hub's cache replaces what they point to
