@@ -34,6 +34,7 @@ def acquire(deployment: Deployment, machine: Machine, source: Source, progress: 
     )
     for model in deployment.models:
         add(model, here, group=deployment.group)
+    shutil.rmtree(Path(deployment.layout.cache, "hub"), ignore_errors=True)
 
 
 def add(model: Model, here: hub.Access, *, group: str = "") -> None:

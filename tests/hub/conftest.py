@@ -32,7 +32,8 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "no-token"))
     monkeypatch.setattr(transfer, "PAUSE", 0.01)
     monkeypatch.setattr(transfer, "TIMEOUT", 1.0)
-    monkeypatch.setattr(web.patiently, "__kwdefaults__", {**web.patiently.__kwdefaults__, "first": 0.01})
+    defaults = web.patiently.__kwdefaults__ or {}
+    monkeypatch.setattr(web.patiently, "__kwdefaults__", {**defaults, "first": 0.01})
 
 
 @pytest.fixture

@@ -128,7 +128,6 @@ def is_lfs(path: str) -> bool:
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     hub: Hub
-    timeout = 60
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing."""

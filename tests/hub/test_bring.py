@@ -152,7 +152,7 @@ def test_the_bar_is_told_of_every_byte(here: Here, hub: Hub) -> None:
     heard: list[int] = []
 
     class Listening(Plain):
-        def bar(self, label: str, total: int, *, unit: str = "bytes") -> "Listening":  # type: ignore[override]
+        def bar(self, label: str, total: int, *, unit: str = "bytes") -> "Listening":
             self.total = total
             return self
 

@@ -19,7 +19,9 @@ from appliance.report import Progress, amount_text, work
 from appliance.system.transfer import Wanted, WrongBytesError, transfer
 from appliance.system.web import WebError, answers
 
-__all__ = ["Access", "Found", "Reference", "access", "bring", "find", "is_reference", "parse", "settings"]
+__all__ = [
+    "FORMS", "Access", "Found", "Reference", "access", "bring", "find", "is_reference", "parse", "same", "settings",
+]  # fmt: skip
 
 PROBE = 3.0
 """Seconds that a hub has to answer when nobody said which one is meant."""
@@ -125,7 +127,7 @@ def parse_url(url: str) -> Reference:
 
 
 def same(ours: str, asked: str) -> bool:
-    """Tell whether a pinned source is what somebody asks for who names no commit, or no hub: branches move, it stays."""
+    """Tell whether a pinned source is what somebody asks for who names no commit, or no hub: branches move."""
     if ours == asked or not (is_reference(ours) and is_reference(asked)):
         return ours == asked
     one, other = parse(ours), parse(asked)
