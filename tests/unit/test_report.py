@@ -68,7 +68,7 @@ def test_plain_progress_is_a_line_for_each_step() -> None:
 
 def test_a_bar_says_how_fast_it_is_and_how_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     stream, now = io.StringIO(), [100.0]
-    monkeypatch.setattr(report.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
     with work(Plain(stream), "model", 10 << 20) as bar:
         bar.advance(4 << 20)  # brought by an earlier run: no part of the speed
         now[0] += 20
