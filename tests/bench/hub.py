@@ -16,15 +16,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
-
 ROUNDS = 3
 SERVER = """
 import sys, time
 sys.path.insert(0, {root!r})
 from pathlib import Path
-
+from tests.hub.server import Hub
 hub = Hub()
 hub.add("bench/model", {{name: Path({home!r}, name) for name in {names!r}}})
 print(hub.url, flush=True)
