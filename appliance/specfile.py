@@ -18,7 +18,8 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """What YAML, or a configuration file, takes for the end of a line, and bytes of a path that are not UTF-8."""
 KV_TYPE = re.compile(r"[a-z][a-z0-9_]{0,31}")
 OWNED = frozenset({
-    "model", "host", "port", "alias", "ctx-size", "parallel", "threads", "api-key",
+    "model", "model-name", "model-path", "served-model-name", "server-name", "server-port",
+    "host", "port", "alias", "ctx-size", "parallel", "threads", "api-key",
     "n-ctx", "n-threads", "model-alias", "uds", "path", "home", "pythonpath", "ld-preload", "ld-library-path",
 })  # fmt: skip
 """Engine flags that the appliance sets itself."""

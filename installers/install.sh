@@ -55,8 +55,13 @@ install_python() {
     say "python3: from the distribution's packages"
     fetch_lists python3
     dpkg-query -W -f '${Package}\n' | sort >"$work/before"
-    DEBIAN_FRONTEND=noninteractive private_apt install -y --no-install-recommends python3 >"$work/apt.log" 2>&1 ||
-        fail 5 "python3 cannot be installed: $(grep -E '^[EW]:' "$work/apt.log" | tail -n 1)"
+    # Where the distribution's own one is too old, it has a newer one beside it.
+    for package in python3 python3.13 python3.12 python3.11; do
+        DEBIAN_FRONTEND=noninteractive private_apt install -y --no-install-recommends "$package" >"$work/apt.log" 2>&1 &&
+            find_python >/dev/null && break
+    done
+    find_python >/dev/null ||
+        fail 5 "Python 3.11 or newer cannot be installed: $(grep -E '^[EW]:' "$work/apt.log" | tail -n 1)"
     dpkg-query -W -f '${Package}\n' | sort | comm -13 "$work/before" - >>"$home/packages"
 }
 

@@ -200,7 +200,9 @@ def _plan_text(planned: "Planned") -> str:
     deployment = planned.changes.deployment
     lines = []
     for reason in deployment.reasons:
-        lines.append(f"{reason.subject:24} {reason.chosen}: {reason.why}")
+        several = reason.why.split("; ")
+        lines.append(f"{reason.subject:24} {reason.chosen}" + ("" if several[1:] else f": {reason.why}"))
+        lines += [f"{'':24}   {part}" for part in several if several[1:]]
         lines += [f"{'':24}   not {one.name}: {one.why}" for one in reason.refused]
     lines += ["", *bars(deployment, planned.host), ""]
     if planned.elsewhere:

@@ -253,3 +253,5 @@ class Deployment:
     gateway: Gateway
     artifacts: tuple[Artifact, ...]
     reasons: tuple[Reason, ...]
+    runtime_version: int = 0
+    """systemd's, where that is the runtime."""

@@ -43,6 +43,8 @@ class Layers:
     """Elements of a recurrent layer's convolution state, for each sequence."""
     state: int = 0
     """Elements of its recurrent state, for each sequence."""
+    state_bits: int = 0
+    """Bits of an element of that state where the configuration says; 0 = as many as the weights have."""
 
     @property
     def row(self) -> int:
@@ -68,7 +70,7 @@ class Weights:
     """Elements of one key head."""
     parameters: int = 0
     quantisation: str = ""
-    """GGUF file type as a name (`F16`, `Q4_K_M`), or torch dtype (`bfloat16`)."""
+    """GGUF file type as a name (`F16`, `Q4_K_M`), quantisation method (`mxfp4`, `fp8`, `awq`), or torch dtype."""
     chat_template: bool = False
     heads: int = 0
     """Query heads: tensor parallelism divides them."""
@@ -86,6 +88,8 @@ class Weights:
     """Bytes of the output's tensor; 0 = the embedding is used for it too."""
     layer: int = 0
     """Bytes of the largest layer."""
+    code: bool = False
+    """Its repository brings Python along, which is never taken into the store."""
     draft: int = 0
     """Bytes of layers that draft tokens ahead (MTP): engines leave them out unless they are told to draft."""
 

@@ -50,6 +50,9 @@ class Engine(Protocol):
     def refuse(self, model: Model, host: Host, release: Release) -> str | None:
         """Return why it cannot serve this model, None when it can; what a release needs, the catalog says."""
 
+    def unfit(self, model: Model, gpus: tuple[Gpu, ...]) -> str | None:
+        """Return why it cannot serve this model on these GPUs (() = the CPU), which have code of the release."""
+
     def spreads(self, model: Model, most: int) -> tuple[int, ...]:
         """Return over how many GPUs, up to `most`, one replica can be spread, fewest first."""
 

@@ -18,6 +18,11 @@ def refuse(model: Model, host: Host, release: Release) -> str | None:
     return None if model.weights.format == "none" else "serves no weights, it only pretends"
 
 
+def unfit(model: Model, gpus: tuple[Gpu, ...]) -> str | None:
+    """Everything works everywhere."""
+    return None
+
+
 def spreads(model: Model, most: int) -> tuple[int, ...]:
     """It uses no GPU."""
     return ()

@@ -1,5 +1,6 @@
 """llama-cpp-python's server: one request at a time, for those who need its own routes."""
 
+import json
 from dataclasses import replace
 from typing import Final
 
@@ -21,6 +22,11 @@ def refuse(model: Model, host: Host, release: Release) -> str | None:
     """Refuse what is not GGUF."""
     if model.weights.format != "gguf":
         return f"reads GGUF files only, {model.name} is {model.weights.format} ({model.weights.architecture})"
+    return None
+
+
+def unfit(model: Model, gpus: tuple[Gpu, ...]) -> str | None:
+    """Everything works everywhere."""
     return None
 
 
@@ -77,8 +83,11 @@ def _gpus(service: Service) -> tuple[tuple[str, str], ...]:
     """The wheels for CUDA bring neither its runtime nor cuBLAS; the environment has them beside its packages."""
     if service.accelerator == "cpu":
         return ()
+    even = json.dumps([1] * len(service.gpus), separators=(",", ":"))
+    split = (("TENSOR_SPLIT", even),) if len(service.gpus) > 1 else ()
     root = service.program.removesuffix("/bin/python")
-    return (("N_GPU_LAYERS", str(service.setting.gpu_layers)), ("LD_LIBRARY_PATH", f"{root}/lib/nvidia"))
+    libraries = (("LD_LIBRARY_PATH", f"{root}/lib/nvidia"),) if service.accelerator.startswith("cuda") else ()
+    return (("N_GPU_LAYERS", str(service.setting.gpu_layers)), *split, *libraries)
 
 
 def pages(service: Service) -> tuple[Page, ...]:

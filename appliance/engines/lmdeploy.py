@@ -32,6 +32,11 @@ def refuse(model: Model, host: Host, release: Release) -> str | None:
     return None
 
 
+def unfit(model: Model, gpus: tuple[Gpu, ...]) -> str | None:
+    """Refuse types that old GPUs cannot compute with; its kernels convert MXFP4 on all that it has code for."""
+    return torch.too_old(model.weights, gpus, ("Gemma2", "Gemma3"), {"fp8": "8.9"})
+
+
 def spreads(model: Model, most: int) -> tuple[int, ...]:
     """TurboMind divides by powers of two."""
     return tuple(ranks for ranks in (1, 2, 4, 8, 16) if ranks <= most and torch.divides(model.weights, ranks))

@@ -22,6 +22,11 @@ def refuse(model: Model, host: Host, release: Release) -> str | None:
     return None
 
 
+def unfit(model: Model, gpus: tuple[Gpu, ...]) -> str | None:
+    """Refuse types that old GPUs cannot compute with."""
+    return torch.too_old(model.weights, gpus, ("Gemma2", "Gemma3"), {"mxfp4": "8.0", "fp8": "8.9"})
+
+
 def spreads(model: Model, most: int) -> tuple[int, ...]:
     """Every GPU keeps a part of each layer, so the heads must divide."""
     return tuple(ranks for ranks in range(1, most + 1) if torch.divides(model.weights, ranks))
@@ -55,9 +60,10 @@ def estimate(model: Model, setting: Setting, gpus: tuple[Gpu, ...]) -> tuple[Loa
 
 
 def share(load: Load, gpu: Gpu, memory: int) -> float:
-    """Its flag is the part of the GPU's total that weights and cache take."""
+    """Its flag is the part that weights and cache take of what is free when it starts."""
     amounts = dict(load.items)
-    return (amounts["weights"] + amounts["KV cache"]) / memory
+    free = memory if gpu.memory_free is None else min(memory, gpu.memory_free)
+    return (amounts["weights"] + amounts["KV cache"]) / max(1, free)
 
 
 def program(release: Release, state: str, python: str) -> str:

@@ -97,17 +97,19 @@ def planned(site: Site, edit: Edit, terms: Terms = Terms(), host: Host | None = 
         here = replace(here, root=True)  # it will be root who puts it in force, whoever asks
     if terms.ignore is not None and not host:
         doctor.require(site, here, spec, doctor.known(terms.ignore))
-    before = record.deployment if record and not host and not terms.replan else None
+    before = record.deployment if record and not host else None
     rows = load_catalog(terms.catalog)
 
     def deployment_of(*, whole: bool) -> Deployment:
         models = tuple(model_files.resolve(item, record, hubs, whole=whole) for item in spec.models)
         _refuse_dead_links(models, site)
-        return decide(spec, models, here, site.layout, rows, python=sys.executable, before=before)
+        return decide(
+            spec, models, here, site.layout, rows, python=sys.executable, before=before, anew=terms.replan
+        )  # fmt: skip
 
     # Headers first: nobody should wait for the digests of weights that do not fit.
-    deployment_of(whole=False)
-    deployment = deployment_of(whole=True)
+    deployment = deployment_of(whole=False)
+    deployment = deployment if host else deployment_of(whole=True)
     changes = render(deployment, specfile.files(spec, files, site.layout))
     if host:
         return Planned(changes=changes, pending=(), diff="", host=host, elsewhere=True)

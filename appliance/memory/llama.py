@@ -13,6 +13,8 @@ CELLS: Final = 256
 """The cache is made of so many cells at a time."""
 UBATCH: Final = 512
 """Tokens that are computed at once."""
+EXPERTS: Final = 8
+"""Experts that one token uses, as most mixtures have it."""
 DRIVER: Final = 512 * MIB
 """Bytes that a GPU's driver, its libraries and its kernels take of each GPU that is used."""
 
@@ -39,12 +41,15 @@ def state(weights: Weights, setting: Setting) -> int:
 def buffers(weights: Weights, setting: Setting) -> int:
     """Return the bytes that one step of `UBATCH` tokens computes in: activations of the widest layer, the masks.
 
-    Exact for dense, sliding and latent attention; mixtures of experts and recurrent layers differ by a fifth at most.
+    Exact for dense, sliding and latent attention; mixtures of experts and recurrent layers come out at three quarters
+    to thrice of what is reported.
     """
     slot = cells(setting)
     step = min(UBATCH, slot * setting.parallel)
     hidden, inner = weights.hidden, weights.feed_forward
-    widest = max(3 * hidden + 3 * inner, 3 * hidden + 2 * _queries(weights), *_latents(weights))
+    mixed = 2 * EXPERTS * hidden if weights.experts else 0
+    attended = max(2 * _queries(weights), mixed, 3 * inner)
+    widest = max((3 * hidden + attended, *_latents(weights), *_scans(weights)))
     seen = slot * any(group.kind in ("full", "latent") for group in weights.cache)
     seen += sum(_kept(weights, slot).values())
     largest = max((4 * (group.state + 2 * group.convolution) for group in weights.cache), default=0)
@@ -59,6 +64,11 @@ def _kept(weights: Weights, slot: int) -> dict[int, int]:
 
 def _queries(weights: Weights) -> int:
     return weights.heads * max((group.key for group in weights.cache if group.kind in ("full", "window")), default=0)
+
+
+def _scans(weights: Weights) -> tuple[int, ...]:
+    """Return what recurrent layers compute in: about five times their convolution's width, which sees four tokens."""
+    return tuple(5 * group.convolution // 3 for group in weights.cache if group.kind == "recurrent")
 
 
 def _latents(weights: Weights) -> tuple[int, ...]:

@@ -3,6 +3,8 @@
 from typing import Final
 
 from appliance.domain.deployment import Setting
+from appliance.domain.host import Gpu
+from appliance.domain.version import version
 from appliance.domain.weights import Weights
 from appliance.memory import GIB, MIB, growing, recurrent, rounded, windowed, windows
 
@@ -45,6 +47,23 @@ def activations(weights: Weights, batched: int, sequences: int, ranks: int) -> i
 def overhead(ranks: int) -> int:
     """Return what the libraries take of each GPU."""
     return CONTEXT + (COLLECTIVES if ranks > 1 else 0)
+
+
+def too_old(weights: Weights, gpus: tuple[Gpu, ...], half: tuple[str, ...], types: dict[str, str]) -> str | None:
+    """Return why NVIDIA GPUs cannot compute with a model's numbers, None when they can.
+
+    `half`: beginnings of architectures that need bfloat16; `types`: quantisation -> lowest compute capability.
+    """
+    for gpu in gpus:
+        have = version(gpu.compute_capability)
+        if gpu.vendor != "nvidia" or not have:
+            continue
+        if have < (8, 0) and weights.architecture.startswith(half):
+            return f"{weights.architecture} needs bfloat16, which {gpu.name} ({gpu.compute_capability}) has not"
+        lowest = types.get(weights.quantisation, "")
+        if have < version(lowest):
+            return f"{weights.quantisation} needs compute capability {lowest}, {gpu.name} has {gpu.compute_capability}"
+    return None
 
 
 def divides(weights: Weights, ranks: int) -> bool:

@@ -12,8 +12,6 @@ STEP: Final = 16
 """Blocks of models with recurrent layers are multiples of so many tokens."""
 LASTING: Final = ("Qwen3Next", "Qwen3_5", "Lfm2", "KimiLinear")
 """Beginnings of architectures whose recurrent layers keep two pages for each request; the others (Mamba) keep three."""
-WIDE: Final = ("NemotronH", "Qwen3_5")
-"""Beginnings of architectures whose recurrent state is kept in 32 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +29,14 @@ def request(
     """Return what a request of `context` tokens takes; `width` in bytes a cache element.
 
     `in_flight`: prompt tokens computed at once, which a window keeps too. `state_width`: bytes of a recurrent state's
-    element, 0 = what this architecture has by itself. `prefixes`: beginnings of requests are kept for others.
+    element, 0 = what the configuration says. `prefixes`: beginnings of requests are kept for others.
     """
-    kinds = [group for group in weights.cache if group.kind != "index"]
+    kinds = [group for group in weights.cache if group.kind != "index" and group.count]
     if not kinds:
         return Pages(0, 0)
     states = [group for group in kinds if group.kind == "recurrent"]
     token = max((_token(group, width, ranks) for group in kinds if group.kind != "recurrent"), default=0)
-    wide = state_width or (4 if weights.architecture.startswith(WIDE) else 2)
-    state = max((_state(group, wide, ranks) for group in states), default=0)
+    state = max((_state(group, state_width or group.state_bits / 8 or 2, ranks) for group in states), default=0)
     if state and token:
         step = max(least, block)
         block = max(block, step * -(-state // int(step * token)))

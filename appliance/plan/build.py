@@ -9,8 +9,9 @@ from appliance.domain.spec import ApplianceSpec, ModelSpec
 from appliance.engines import engine
 from appliance.errors import HostError
 from appliance.gateway import TRIPLETS
-from appliance.plan import choose, keep, share, size
-from appliance.plan.room import pools, room
+from appliance.plan import choose, keep, ladder, share, size, words
+from appliance.plan.place import Fitted, Place
+from appliance.plan.room import Room, pools, room
 from appliance.runtimes import runtime, runtimes
 
 SCHEMA = 1
@@ -20,6 +21,8 @@ LOAD_RATE = 100 << 20
 """Bytes a second that the slowest disk we expect reads weights at."""
 COMPILE = 600
 """Seconds that an engine on a GPU may take beside that to load its libraries, compile kernels and capture graphs."""
+BESIDE_GPUS = 16
+"""Threads of an engine that computes on GPUs."""
 PORTS = range(18100, 19100)
 """Where engines listen that know no unix sockets, on 127.0.0.1 only."""
 ACCOUNTS = ("llm-engine", "llm-gateway", "llm-appliance")
@@ -28,14 +31,15 @@ ACCOUNTS = ("llm-engine", "llm-gateway", "llm-appliance")
 
 def plan(
     spec: ApplianceSpec, models: tuple[Model, ...], host: Host, layout: Layout, catalog: Catalog,
-    *, python: str, before: Deployment | None = None,
+    *, python: str, before: Deployment | None = None, anew: bool = False,
 ) -> Deployment:  # fmt: skip
     """Return what will run; `models` are the spec's, inspected. Raises HostError when something cannot be.
 
-    `before` is what runs now: a model that is asked for as it was keeps its engine, its GPUs and its layout.
+    `before` is what runs now: a model that is asked for as it was keeps its engine, its GPUs and its layout, unless
+    all is to be planned `anew`. The largest models are placed first, for the others fit in between.
     """
     chosen, reason = _runtime(spec, host, layout)
-    kept = keep.kept(spec, models, host, before, chosen)
+    kept = {} if anew else keep.kept(spec, models, host, before, chosen)
     here, where = room(host), pools(host)
     for service in (one for services, _ in kept.values() for one in services):
         here = here.take(service.loads, where, running=True)
@@ -43,13 +47,11 @@ def plan(
         here = here if service.model in kept else here.without(service.loads, where)
     artifacts = {one.digest: one for one in before.artifacts} if before else {}
     services: dict[str, tuple[Service, ...]] = {name: replicas for name, (replicas, _) in kept.items()}
-    fits: dict[str, size.Fitted] = {}
     ports = _ports(host, services)
-    for item, model in _pairs(spec, models):
-        if item.name in kept:
-            continue
-        candidates = choose.candidates(item, model, host, catalog, chosen)
-        fits[item.name], here = size.fit(item, model, candidates, host, here)
+    new = [(item, model) for item, model in _pairs(spec, models) if item.name not in kept]
+    candidates = {item.name: choose.candidates(item, model, host, catalog, chosen) for item, model in new}
+    fits, here = _fit(new, candidates, host, here)
+    for item, model in new:
         artifacts |= {one.digest: one for one in fits[item.name].candidate.release.artifacts}
         services[item.name] = _services(item, model, fits[item.name], layout, host, python, ports)
     grown = share.grow(tuple(one for name in fits for one in services[name]), host, here)
@@ -59,7 +61,7 @@ def plan(
     for item, model in _pairs(spec, models):
         if item.name in fits:
             fitted = fits[item.name]
-            why = size.explain(item, model, services[item.name], fitted, host)
+            why = words.explain(item, model, services[item.name], fitted, host)
             told[item.name] = (choose.reason(item, fitted.candidate, fitted.refused), why)
     owner, gateway_user, group = _accounts(host, layout)
     gateway_artifact = choose.gateway(catalog, host)
@@ -77,8 +79,38 @@ def plan(
         services=ordered,
         gateway=_gateway(spec, ordered, layout, host, gateway_artifact.digest),
         artifacts=(gateway_artifact, *(artifacts[digest] for digest in used)),
+        runtime_version=host.systemd if chosen == "systemd" else 0,
         reasons=(reason, *(one for item in spec.models for one in told[item.name])),
     )
+
+
+def _fit(
+    new: list[tuple[ModelSpec, Model]], candidates: dict[str, tuple[choose.Candidate, ...]], host: Host, here: Room
+) -> tuple[dict[str, Fitted], Room]:
+    """Place models, the largest first, for the others fit in between.
+
+    Where that leaves one out, the smallest first; and where that does not help, all with modest contexts.
+    """
+    largest = sorted(new, key=lambda pair: -pair[1].weights.tensors)
+    errors: list[HostError] = []
+    for order, most in ((largest, 0), (largest[::-1], 0), (largest, ladder.USEFUL)):
+        try:
+            return _in_order(order, candidates, host, here, most)
+        except HostError as error:
+            errors.append(error)
+            if len(new) < 2:
+                break
+    raise errors[0]
+
+
+def _in_order(
+    new: list[tuple[ModelSpec, Model]], candidates: dict[str, tuple[choose.Candidate, ...]], host: Host, here: Room,
+    most: int,
+) -> tuple[dict[str, Fitted], Room]:  # fmt: skip
+    fits: dict[str, Fitted] = {}
+    for item, model in new:
+        fits[item.name], here = size.fit(item, model, candidates[item.name], host, here, most)
+    return fits, here
 
 
 def _accounts(host: Host, layout: Layout) -> tuple[str, str, str]:
@@ -108,7 +140,7 @@ def _runtime(spec: ApplianceSpec, host: Host, layout: Layout) -> tuple[str, Reas
 
 
 def _services(
-    item: ModelSpec, model: Model, fitted: size.Fitted, layout: Layout, host: Host, python: str, ports: Iterator[int]
+    item: ModelSpec, model: Model, fitted: Fitted, layout: Layout, host: Host, python: str, ports: Iterator[int]
 ) -> tuple[Service, ...]:
     release = fitted.candidate.release
     module = engine(release.engine)
@@ -123,7 +155,7 @@ def _services(
             weights=_weights(model, layout),
             socket=_socket(layout, name),
             setting=place.setting,
-            threads=max(1, host.cpus // item.replicas),
+            threads=_threads(item, place, host),
             start_timeout=60 + model.weights.size // LOAD_RATE + (COMPILE if module.FILLS else 0),
             accelerator=release.accelerator,
             gpus=tuple(gpu.visible for gpu in place.gpus),
@@ -135,6 +167,12 @@ def _services(
         )
         for name, place in zip(names, fitted.places, strict=True)
     )
+
+
+def _threads(item: ModelSpec, place: Place, host: Host) -> int:
+    """Return the processors of one replica; beside GPUs, more than a few only wait for each other."""
+    most = max(1, host.cpus // item.replicas)
+    return min(most, BESIDE_GPUS) if place.gpus else most
 
 
 def _ports(host: Host, services: dict[str, tuple[Service, ...]]) -> Iterator[int]:

@@ -51,7 +51,8 @@ def candidates(
 ) -> tuple[Candidate, ...]:
     """Return what can serve the model, best first. Raises HostError with every reason when nothing can."""
     judged = tuple(verdicts(item, model, host, catalog, runtime))
-    advice = drivers.driver_that_would_do(host, [one.row for one in judged if one.reads], item.gpus, runtime)
+    idle = not any(gpus for one in judged for gpus in one.groups)
+    advice = _advice(judged, item, host, runtime) if idle else ""
     found: list[Candidate] = []
     passed: list[Verdict] = []
     for verdict in judged:
@@ -64,6 +65,14 @@ def candidates(
     if not found:
         raise _nothing(item, model, passed, advice)
     return tuple(found)
+
+
+def _advice(judged: Sequence[Verdict], item: ModelSpec, host: Host, runtime: str) -> str:
+    """Say what would let the GPUs work that are here: another driver, or a compiler for what is built here."""
+    driver = drivers.driver_that_would_do(host, [one.row for one in judged if one.reads], item.gpus, runtime)
+    missing = next((one for one in judged if one.reads and "compiler (nvcc)" in one.why), None)
+    compiler = f"{label(missing.row)} {missing.why}: install NVIDIA's CUDA toolkit" if missing else ""
+    return "; ".join(filter(None, (driver, compiler)))
 
 
 def release(

@@ -182,6 +182,8 @@ def _code_for(row: Release, gpu: Gpu, host: Host) -> str:
         known = not gpu.architecture or not row.capabilities or gpu.architecture in row.capabilities
         return "" if known else f"has no code for {gpu.architecture} ({gpu.name}), only {' '.join(row.capabilities)}"
     capability = gpu.compute_capability
+    if "nvgpu" in gpu.name and not any(one.kind == "build" for one in row.artifacts):
+        return f"is made for servers, {gpu.name} needs what is built for Jetson"
     if not capability:
         return f"the compute capability of {gpu.name} is not known"
     built = any(one.kind == "build" for one in row.artifacts)

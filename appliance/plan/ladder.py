@@ -19,23 +19,24 @@ Step = tuple[Setting, str]
 """A setting, and what was given up for it; "" = nothing."""
 
 
-def wanted(item: ModelSpec, model: Model, module: Engine) -> Setting:
-    """Return what is asked for, or the most that the model was trained for."""
+def wanted(item: ModelSpec, model: Model, module: Engine, most: int = 0) -> Setting:
+    """Return what is asked for, or what the model was trained for and `most` tokens, if that is said."""
+    trained = model.weights.context_length or UNTOLD
     return Setting(
-        context=item.context or model.weights.context_length or UNTOLD,
+        context=item.context or (min(trained, most) if most else trained),
         parallel=item.parallel or module.PARALLEL,
         kv_type=item.kv_type,
     )
 
 
-def ladder(item: ModelSpec, model: Model, module: Engine, gpus: tuple[Gpu, ...]) -> Iterator[Step]:
+def ladder(item: ModelSpec, model: Model, module: Engine, gpus: tuple[Gpu, ...], most: int = 0) -> Iterator[Step]:
     """Yield settings from the wanted one down: context, concurrency, cache type, offload, and context once more.
 
     What the operator asked for stays; with `strict` there is the wanted one only. Layers left in RAM come as one step
     for each number of them, the most on the GPUs first, and once more with each of the smallest contexts.
     """
     layers = module.layers(model)
-    setting = replace(wanted(item, model, module), gpu_layers=layers + 1 if gpus and layers else 0)
+    setting = replace(wanted(item, model, module, most), gpu_layers=layers + 1 if gpus and layers else 0)
     yield setting, ""
     if item.strict:
         return
@@ -54,14 +55,18 @@ def _down(
     for kv_type in module.caches(model, gpus) if item.kv_type == "auto" else ():
         setting = replace(setting, kv_type=kv_type)
         yield setting, f"KV cache {kv_type}"
-    yield from _offloaded(setting, model)
+    yield from _offloaded(setting, item, model)
     while not item.context and setting.context // 2 >= SMALLEST:
         setting = replace(setting, context=setting.context // 2)
         yield setting, f"context {setting.context}"
-        yield from _offloaded(setting, model)
+        yield from _offloaded(setting, item, model)
 
 
-def _offloaded(setting: Setting, model: Model) -> Iterator[Step]:
-    """Leave one layer more in RAM at a time; the output is the last that stays on a GPU."""
+def _offloaded(setting: Setting, item: ModelSpec, model: Model) -> Iterator[Step]:
+    """Leave one layer more in RAM at a time; the output is the last that stays on a GPU.
+
+    With the cache that was wanted: a smaller one was worth it only where it would have kept all layers there.
+    """
+    setting = replace(setting, kv_type=item.kv_type)
     for layers in range(setting.gpu_layers - 1, 0, -1):
         yield replace(setting, gpu_layers=layers), f"{layers - 1} of {model.weights.layers} layers on the GPU"

@@ -4,9 +4,9 @@ import math
 from dataclasses import replace
 
 from appliance.domain.deployment import Load, Service
-from appliance.domain.host import Host
+from appliance.domain.host import Gpu, Host
 from appliance.engines import engine
-from appliance.plan.room import Room, pools
+from appliance.plan.room import MARGIN, Room, pools, summed
 
 UNIFIED = 0.5
 """Part of what is left that a GPU takes which shares the machine's memory: everything else there lives in it too."""
@@ -21,14 +21,22 @@ def grow(services: tuple[Service, ...], host: Host, here: Room) -> tuple[Service
             if load.device != "ram" and engine(service.engine).FILLS:
                 pool = where[load.device]
                 takers[pool] = takers.get(pool, 0) + 1
-    return tuple(_grown(service, host, here, where, takers) for service in services)
+    taken = summed(tuple(load for service in services for load in service.loads), where)
+    gpus = {gpu.device: _at_start(gpu, here, taken.get(gpu.pool, 0)) for gpu in host.devices}
+    return tuple(_grown(service, gpus, here, where, takers) for service in services)
+
+
+def _at_start(gpu: Gpu, here: Room, ours: int) -> Gpu:
+    """Return the GPU as it is when an engine starts: what runs now and is replaced has given its memory back."""
+    if gpu.memory_free is None or gpu.unified or gpu.pool not in here.live:
+        return gpu
+    return replace(gpu, memory_free=min(here.total[gpu.pool], here.live[gpu.pool] + ours + MARGIN))
 
 
 def _grown(
-    service: Service, host: Host, here: Room, where: dict[str, str], takers: dict[str, int]
+    service: Service, gpus: dict[str, Gpu], here: Room, where: dict[str, str], takers: dict[str, int]
 ) -> Service:  # fmt: skip
     module = engine(service.engine)
-    gpus = {gpu.device: gpu for gpu in host.devices}
     devices = [load.device for load in service.loads if load.device in gpus]
     if not module.FILLS or not devices:
         return service

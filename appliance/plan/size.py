@@ -1,62 +1,39 @@
 """The largest layout of a model that fits the memory that is left: on which GPUs, with how much context."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from appliance.domain.deployment import Load, Model, Reason, Refusal, Service, Setting
+from appliance.domain.deployment import Model, Refusal, Setting
 from appliance.domain.host import Gpu, Host
 from appliance.domain.spec import ModelSpec
 from appliance.domain.version import version
 from appliance.engines import Engine, engine
 from appliance.errors import HostError
 from appliance.plan import ladder
-from appliance.plan.choose import Candidate
-from appliance.plan.room import Room, pools, sets, summed
+from appliance.plan.choose import Candidate, label
+from appliance.plan.place import Attempt, Fitted, Place
+from appliance.plan.room import Room, pools, sets
+from appliance.plan.words import gib, lack, lacking, short, smaller, words
+
+OBVIOUS = ("GPUs, there is none", "runs no container images")
+"""Ends of reasons that are no news to anybody."""
+SAID = 6
+"""Releases that were passed over for what they need, which a refusal names too."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """What one replica gets."""
-
-    gpus: tuple[Gpu, ...]
-    setting: Setting
-    loads: tuple[Load, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fitted:
-    """What a model gets."""
-
-    candidate: Candidate
-    places: tuple[Place, ...]
-    """One for each replica."""
-    steps: tuple[Refusal, ...]
-    """Settings that were tried before and did not fit."""
-    refused: tuple[Refusal, ...] = ()
-    """Releases that were passed over, for what they need or for the memory that they take."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Attempt:
-    """The last layout of a candidate that did not fit."""
-
-    setting: Setting
-    loads: tuple[Load, ...]
-    gpus: tuple[Gpu, ...]
-    left: Room
-    """What there was for it: the replicas before it have theirs."""
-
-
-Tried = list[tuple[Candidate, _Attempt | str]]
+Tried = list[tuple[Candidate, Attempt | str]]
 """What each candidate came to that does not fit; a text where there was nothing to be tried."""
 
 
 def fit(
-    item: ModelSpec, model: Model, candidates: tuple[Candidate, ...], host: Host, here: Room
+    item: ModelSpec, model: Model, candidates: tuple[Candidate, ...], host: Host, here: Room, most: int = 0
 ) -> tuple[Fitted, Room]:
-    """Return the first candidate's largest layout that fits, and what it leaves. Raises HostError with the numbers."""
+    """Return the first candidate's largest layout that fits, and what it leaves. Raises HostError with the numbers.
+
+    `most`: tokens of context that it gets unless more are asked for; 0 = what it was trained for.
+    """
     attempts: Tried = []
-    found = _search(item, model, candidates, host, here, attempts)
+    found = _search(item, model, candidates, host, here, attempts, most)
     if found is None:
         raise _nothing(item, model, attempts, host, here)
     return found
@@ -64,7 +41,7 @@ def fit(
 
 def _search(
     item: ModelSpec, model: Model, candidates: tuple[Candidate, ...], host: Host, here: Room,
-    attempts: Tried,
+    attempts: Tried, most: int = 0,
 ) -> tuple[Fitted, Room] | None:  # fmt: skip
     """Go down each candidate's ladder; what was tried last of each that does not fit goes into `attempts`."""
     passed: list[Refusal] = []
@@ -77,83 +54,40 @@ def _search(
             continue
         tried.add(what)
         refused: list[Refusal] = []
-        last: _Attempt | None = None
+        last: Attempt | None = None
         module = engine(candidate.release.engine)
-        if item.kv_type not in ("auto", *module.caches(model, candidate.gpus)):
-            why = _no_type(item, model, module, candidate)
+        why = module.unfit(model, candidate.gpus) or _no_type(item, model, module, candidate)
+        if why:
             attempts.append((candidate, why))
-            passed.append(Refusal(name=_name(candidate), why=why))
+            passed.append(Refusal(name=label(candidate.release), why=why))
             continue
-        for setting, _ in ladder.ladder(item, model, module, candidate.gpus):
+        for setting, _ in ladder.ladder(item, model, module, candidate.gpus, most):
             places, left, attempt = _all(item, model, module, setting, candidate.gpus, host, here)
             if places:
                 steps = _shortened(refused)
                 return Fitted(candidate=candidate, places=places, steps=steps, refused=tuple(passed)), left
             last = attempt or last
             if attempt:
-                refused.append(Refusal(name=words(setting, model, module), why=_short(attempt, host)))
+                refused.append(Refusal(name=words(setting, model, module), why=short(attempt, host)))
         attempts.append((candidate, last or _unplaced(item, candidate)))
-        passed.append(Refusal(name=_name(candidate), why=_short(last, host) if last else _unplaced(item, candidate)))
+        passed.append(
+            Refusal(name=label(candidate.release), why=short(last, host) if last else _unplaced(item, candidate))
+        )
     return None
-
-
-def explain(item: ModelSpec, model: Model, services: tuple[Service, ...], fitted: Fitted, host: Host) -> Reason:
-    """Return what a model gets, item by item, and every step down that led there."""
-    setting = services[0].setting
-    module = engine(services[0].engine)
-    totals = {"ram": host.memory} | {gpu.device: gpu.memory or host.memory for gpu in host.devices}
-    devices = [
-        f"{load.device} {gib(load.total)} of {gib(totals[load.device])}: "
-        + ", ".join(f"{name} {gib(amount)}" for name, amount in load.items)
-        for service in services
-        for load in service.loads
-        if load.items
-    ]
-    trained = model.weights.context_length
-    cut = f" (trained for {trained})" if setting.context < trained else ""
-    return Reason(
-        subject=f"memory of {item.name}",
-        chosen=words(setting, model, module) + _where(services) + cut,
-        why="; ".join(devices),
-        refused=fitted.steps,
-    )
-
-
-def _where(services: tuple[Service, ...]) -> str:
-    """Say which devices the replicas have, and that the weights lie in RAM where they have none."""
-    places = [
-        " + ".join(load.device for load in service.loads if load.device != "ram") or "the CPU" for service in services
-    ]
-    return f" on {'; '.join(dict.fromkeys(places))}"
-
-
-def words(setting: Setting, model: Model, module: Engine) -> str:
-    """Write a setting for people."""
-    text = f"{setting.context} tokens × {setting.parallel} at the same time"
-    if setting.kv_type != "auto":
-        text += f", KV cache {setting.kv_type}"
-    if 0 < setting.gpu_layers <= module.layers(model):
-        text += f", {setting.gpu_layers - 1} of {model.weights.layers} layers on the GPU"
-    return text
-
-
-def gib(amount: int) -> str:
-    """Write bytes for people."""
-    return f"{amount / 2**30:.1f} GiB" if amount >= 10 << 30 else f"{amount >> 20} MiB"
 
 
 def _all(
     item: ModelSpec, model: Model, module: Engine, setting: Setting, gpus: tuple[Gpu, ...], host: Host, here: Room
-) -> tuple[tuple[Place, ...], Room, _Attempt | None]:
+) -> tuple[tuple[Place, ...], Room, Attempt | None]:
     """Place every replica of one setting; () and the nearest attempt where one of them finds no place."""
     where, left = pools(host), here
     places: list[Place] = []
     for _ in range(item.replicas):
-        attempt: _Attempt | None = None
+        attempt: Attempt | None = None
         for chosen in _choices(item, model, module, gpus, left):
             shaped = _shaped(setting, module, model, chosen)
             loads = module.estimate(model, shaped, chosen)
-            attempt = _Attempt(shaped, loads, chosen, left)
+            attempt = Attempt(shaped, loads, chosen, left)
             if left.holds(loads, where):
                 places.append(Place(gpus=chosen, setting=shaped, loads=loads))
                 left = left.take(loads, where)
@@ -192,7 +126,10 @@ def _shaped(setting: Setting, module: Engine, model: Model, gpus: tuple[Gpu, ...
 
 
 def _no_type(item: ModelSpec, model: Model, module: Engine, candidate: Candidate) -> str:
-    known = ", ".join(("auto", *module.caches(model, candidate.gpus)))
+    types = ("auto", *module.caches(model, candidate.gpus))
+    if item.kv_type in types:
+        return ""
+    known = ", ".join(types)
     return f"knows no KV cache of type {item.kv_type} there, only {known}"
 
 
@@ -205,37 +142,38 @@ def _unplaced(item: ModelSpec, candidate: Candidate) -> str:
     return f"cannot be spread over {asked} GPUs of one kind here"
 
 
-def _short(attempt: _Attempt, host: Host) -> str:
-    """Say which memory is too small, with the numbers."""
-    here, needed = attempt.left, summed(attempt.loads, pools(host))
-    worst = max(needed, key=lambda pool: needed[pool] - here.free(pool) if pool in here.left else needed[pool])
-    others = f" on each of {len(attempt.gpus)} GPUs" if len(attempt.gpus) > 1 and worst != "ram" else f" of {worst}"
-    free = here.free(worst) if worst in here.left else 0
-    return f"needs {gib(needed[worst])}{others}, {gib(free)} are free of {gib(here.total.get(worst, 0))}"
-
-
 def _shortened(refused: list[Refusal]) -> tuple[Refusal, ...]:
     """Keep the ends of a long way down: hundreds of layers tell nobody anything."""
     return tuple(refused) if len(refused) <= 8 else (*refused[:6], *refused[-2:])
 
 
-def _name(candidate: Candidate) -> str:
-    release = candidate.release
-    return f"{release.engine} {release.version} ({release.accelerator})"
-
-
 def _nothing(item: ModelSpec, model: Model, attempts: Tried, host: Host, here: Room) -> HostError:
     """Say what the least would take with each engine, and what can be done."""
     lines = []
-    for candidate, attempt in attempts:
+    for candidate, attempt in _nearest(attempts, host):
         if isinstance(attempt, str):
-            lines.append(f"{_name(candidate)}: {attempt}")
+            lines.append(f"{label(candidate.release)}: {attempt}")
             continue
-        parts = max(attempt.loads, key=lambda load: load.total)
+        worst, where = lacking(attempt, host), pools(host)
+        short_of = (load for load in attempt.loads if where.get(load.device, load.device) == worst)
+        parts = max(short_of, key=lambda load: load.total)
         items = ", ".join(f"{name} {gib(amount)}" for name, amount in parts.items)
         said = words(attempt.setting, model, engine(candidate.release.engine))
-        lines.append(f"{_name(candidate)}: {said} {_short(attempt, host)} ({items})")
+        lines.append(f"{label(candidate.release)}: {said} {short(attempt, host)} ({items})")
+    refused = [one for candidate, _ in attempts for one in candidate.refused]
+    passed = [one for one in refused if not one.why.startswith("reads ") and not one.why.endswith(OBVIOUS)]
+    lines += [f"{one.name}: {one.why}" for one in passed[:SAID]]
     return HostError(f"{item.name} does not fit: " + "; ".join(lines), hint=_way_out(item, model, attempts, host, here))
+
+
+def _nearest(attempts: Tried, host: Host) -> Tried:
+    """Keep of each engine what came nearest: on a machine of several kinds of GPUs each was tried."""
+    best: dict[str, tuple[Candidate, Attempt | str]] = {}
+    for candidate, attempt in attempts:
+        name = candidate.release.engine
+        if name not in best or lack(attempt, host) < lack(best[name][1], host):
+            best[name] = candidate, attempt
+    return list(best.values())
 
 
 def _way_out(item: ModelSpec, model: Model, attempts: Tried, host: Host, here: Room) -> str:
@@ -266,10 +204,7 @@ def _way_out(item: ModelSpec, model: Model, attempts: Tried, host: Host, here: R
             return "leave --strict out, and it steps down to what fits"
         said = words(setting, model, engine(fitted.candidate.release.engine))
         return f"{before}try {flag} {value}" if flag else f"{said} would fit"
-    return f"take a smaller quantisation{_smaller(model)}, more GPUs, or remove another model"
-
-
-def _smaller(model: Model) -> str:
-    """Say what a 4-bit release of the same model would take, where that is less than a half."""
-    four = model.weights.parameters * 9 // 16
-    return f" (4 bits: about {gib(four)})" if 0 < four < model.weights.tensors // 2 else ""
+    if all(isinstance(attempt, str) for _, attempt in attempts) and model.weights.format == "safetensors":
+        return "a GGUF file of the same model can be served by llama.cpp"
+    more = "" if any(gpu.unified or gpu.slice is not None for gpu in host.devices) or not host.gpus else ", more GPUs"
+    return f"take a smaller quantisation{smaller(model)}{more}, or remove another model"

@@ -25,8 +25,8 @@ DEVICES: Final = {
 GROUPS: Final = ("render", "video")
 BY_GROUP: Final = ("amd", "intel", "hygon", "metax", "moore-threads")
 """Vendors whose devices are open to those groups; NVIDIA's are to everybody."""
-OLDEST: Final = 250
-"""Its `systemd-analyze verify` is the first that can be made to refuse unknown keys."""
+OLDEST: Final = 247
+"""The first that knows ProtectProc=, without which an engine sees everybody's processes."""
 
 
 def refuse(host: Host, prefix: str) -> str | None:
@@ -94,10 +94,11 @@ def pages(deployment: Deployment, units: tuple[Unit, ...]) -> tuple[Page, ...]:
 
 
 def check(deployment: Deployment, generation: str) -> tuple[Command, ...]:
-    """Unknown keys are only errors with `--recursive-errors=no`."""
+    """Unknown keys are only errors with `--recursive-errors=no`, which is there from 250 on."""
     files = [f"{generation}/root{UNITS}/{unit(name)}" for name in _services(deployment)]
     umbrella = f"{generation}/root{UNITS}/{UMBRELLA}"
-    return (Command(argv=("systemd-analyze", "verify", "--recursive-errors=no", *files, umbrella), timeout=60),)
+    strict = ("--recursive-errors=no",) if deployment.runtime_version >= 250 else ()
+    return (Command(argv=("systemd-analyze", "verify", *strict, *files, umbrella), timeout=60),)
 
 
 def activate(deployment: Deployment, changed: frozenset[str]) -> tuple[Command, ...]:

@@ -8,7 +8,7 @@ from appliance.domain.weights import Layers
 from appliance.errors import ArtifactError
 from appliance.weights.classes import INNER
 from appliance.weights.feed import experts, feed_forward
-from appliance.weights.files import AGAIN, listed
+from appliance.weights.files import AGAIN
 from appliance.weights.geometry import HIDDEN, LAYERS, cache, query_heads
 from appliance.weights.jsonfile import Object, read_object
 from appliance.weights.part import Part
@@ -32,7 +32,7 @@ class Config:
     kv_heads: int
     head_dim: int
     dtype: str
-    """torch's name (`bfloat16`)."""
+    """torch's name (`bfloat16`), or the method that the weights are quantised with."""
     heads: int
     hidden: int
     feed_forward: int
@@ -66,7 +66,7 @@ def read_config(directory: Path) -> Config:
         # A latent cache (MLA) is one head as wide as the latent and its rotary part; GGUF headers say it that way too.
         kv_heads=1 if latent else kv_heads or heads,
         head_dim=latent + rotary if latent else head_dim or (hidden // heads if heads else 0),
-        dtype=_dtype(outer, path) or _dtype(inner, path),
+        dtype=_method(outer, inner) or _dtype(outer, path) or _dtype(inner, path),
         heads=heads or query_heads(part),
         hidden=hidden,
         feed_forward=feed_forward(part, hidden),
@@ -77,14 +77,15 @@ def read_config(directory: Path) -> Config:
     )
 
 
-def refuse_code(directory: Path, names: tuple[str, ...]) -> None:
-    """Refuse a model that brings Python along; `names` are those in `directory`. Raises ArtifactError."""
-    scripts = [name for name in names if name.endswith(".py")]
-    if scripts:
-        raise _code(directory, f"holds {len(scripts)} Python file{'s' if scripts[1:] else ''} ({listed(scripts)})")
-    for name in _CODE:
-        if name in names and _wants_code(read_object(directory / name, MAX_CONFIG)):
-            raise _code(directory, f"has auto_map in {name}")
+def brings_code(directory: Path, names: tuple[str, ...]) -> bool:
+    """Tell whether a model brings Python along, or asks for some; `names` are those in `directory`.
+
+    Many do for old versions of transformers, and engines have had the same code of their own for long.
+    Raises ArtifactError.
+    """
+    return any(name.endswith(".py") for name in names) or any(
+        name in names and _wants_code(read_object(directory / name, MAX_CONFIG)) for name in _CODE
+    )
 
 
 def has_chat_template(directory: Path, names: tuple[str, ...]) -> bool:
@@ -94,13 +95,6 @@ def has_chat_template(directory: Path, names: tuple[str, ...]) -> bool:
     return any(
         name in names and bool(read_object(directory / name, MAX_CONFIG).get("chat_template"))
         for name in ("tokenizer_config.json", "chat_template.json")
-    )
-
-
-def _code(directory: Path, what: str) -> ArtifactError:
-    return ArtifactError(
-        f"{directory} {what}: loading the model would run code from its repository",
-        hint="Take a release of the model that the engines support themselves, or its GGUF.",
     )
 
 
@@ -149,6 +143,12 @@ def _number(part: Object, keys: tuple[str, ...], path: Path) -> int:
             raise ArtifactError(f"{path}: {key} is {str(value)[:40]!r}, not a number from 0 to 2^32 - 1", hint=AGAIN)
         return value
     return 0
+
+
+def _method(*parts: Object) -> str:
+    """Return how the weights are quantised (`fp8`, `mxfp4`, `awq`), "" where they are not."""
+    said = (Part(part).part("quantization_config").word("quant_method") for part in parts)
+    return next((word for word in said if _WORD.fullmatch(word)), "")
 
 
 def _dtype(part: Object, path: Path) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from appliance.domain.weights import WeightFile, Weights
 from appliance.errors import ArtifactError
-from appliance.weights.config import Config, has_chat_template, read_config, refuse_code
+from appliance.weights.config import Config, brings_code, has_chat_template, read_config
 from appliance.weights.files import AGAIN, entries, listed, open_regular, read_head, weight_file
 from appliance.weights.jsonfile import read_object
 from appliance.weights.safetensors import SafetensorsHeader, parse
@@ -36,7 +36,6 @@ def safetensors_weights(directory: Path) -> Weights:
         raise _no_weights(directory, names)
     if "config.json" not in names:
         raise _no_config(directory, names)
-    refuse_code(directory, names)
     config = read_config(directory)
     placed = _read_index(directory) if _INDEX in names else {}
     shards = tuple(sorted(set(placed.values()))) if placed else _shards(directory, tensors)
@@ -58,6 +57,7 @@ def safetensors_weights(directory: Path) -> Weights:
         parameters=sum(elements.values()),
         quantisation=config.dtype or _TORCH.get(most, most.lower()),
         chat_template=has_chat_template(directory, names),
+        code=brings_code(directory, names),
     )
     return _sized(weights, config, together(header.sizes for _, header in read))
 

@@ -91,7 +91,7 @@ class _Decoder:
         self._window = _window(part, kind)
         rank = 0 if kind in _LATENT_UNUSED else part.number("kv_lora_rank")
         self._latent = rank + part.number("qk_rope_head_dim") if rank else 0
-        self._recurrent = recurrent(*recurrence(part, self._key))
+        self._recurrent = recurrent(*recurrence(part, self._key), _state_bits(part, kind))
 
     def cache(self, layers: int) -> tuple[Layers, ...]:
         roles = schedule(self._part, self._kind, layers)
@@ -131,6 +131,12 @@ class _Decoder:
         if part.flag("attention_k_eq_v"):
             kv_heads = part.number("num_global_key_value_heads") or kv_heads
         return attention(kv_heads, key, part.number("v_head_dim") or key)
+
+
+def _state_bits(part: Part, kind: str) -> int:
+    """Return 32 where the configuration, or its class (Nemotron-H), asks engines to keep states so."""
+    said = part.word("mamba_ssm_dtype") or part.word("mamba_ssm_cache_dtype")
+    return 32 if said == "float32" or (kind == "nemotron_h" and not said) else 0
 
 
 def _at(numbers: tuple[int, ...], index: int) -> int:

@@ -34,9 +34,9 @@ def index(width: int) -> Layers:
     return Layers(kind="index", count=1, kv_heads=1, key=width)
 
 
-def recurrent(convolution: int, state: int) -> Layers:
-    """One layer that keeps so many elements for each sequence."""
-    return Layers(kind=RECURRENT, count=1, convolution=convolution, state=state)
+def recurrent(convolution: int, state: int, bits: int = 0) -> Layers:
+    """One layer that keeps so many elements for each sequence; `bits` of each of the state's, 0 = as the weights."""
+    return Layers(kind=RECURRENT, count=1, convolution=convolution, state=state, state_bits=bits)
 
 
 def compressed(width: int, window: int, ratio: int) -> tuple[Layers, ...]:

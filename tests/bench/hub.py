@@ -99,7 +99,7 @@ def measure(root: str, home: Path, names: tuple[str, ...], amount: int, director
 def curl(url: str, names: tuple[str, ...], out: Path) -> tuple[float, int]:
     words = [word for name in names for word in ("-o", str(out / name), f"{url}/bench/model/resolve/main/{name}")]
     began = time.monotonic()
-    argv = ("curl", "-sSfL", "--parallel", "--parallel-max", "3", *words)
+    argv = ("curl", "-sSfL", "--no-progress-meter", "--parallel", "--parallel-max", "3", *words)
     subprocess.run(argv, check=True)
     return time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
 
@@ -108,7 +108,7 @@ def program(code: str, url: str, out: Path, root: str) -> tuple[float, int]:
     environment = {**os.environ, "PYTHONPATH": root, "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     environment |= {"HF_HOME": str(out.parent / "hf")}
     argv = (sys.executable, "-c", code, url, str(out))
-    said = subprocess.run(argv, check=True, env=environment, capture_output=True, text=True).stdout.split()
+    said = subprocess.run(argv, check=True, env=environment, stdout=subprocess.PIPE, text=True).stdout.split()
     shutil.rmtree(out.parent / "hf", ignore_errors=True)
     return float(said[0]), int(said[1])
 

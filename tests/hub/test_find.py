@@ -217,13 +217,19 @@ def test_offline_nothing_is_asked(here: Here, hub: Hub, monkeypatch: pytest.Monk
     assert not hub.asked
 
 
-def test_a_model_that_brings_code_is_refused_by_its_name(here: Here, hub: Hub, tmp_path: Path) -> None:
+def test_a_broken_configuration_is_told_by_the_model_s_name(here: Here, hub: Hub, tmp_path: Path) -> None:
     config = tmp_path / "config.json"
-    config.write_text('{"architectures": ["X"], "auto_map": {"AutoModel": "modeling.X"}}')
+    config.write_text('{"architectures": []}')
     hub.repositories["small/safe"].files["config.json"] = config
-    with pytest.raises(ArtifactError, match=rf"^hf:small/safe@{COMMIT}.* has auto_map in config.json"):
+    with pytest.raises(ArtifactError, match=rf"^hf:small/safe@{COMMIT}: config.json names no architectures"):
         hubs.find("hf:small/safe", here.access())
     assert not list((here.cache / "hub").iterdir())
+
+
+def test_code_of_a_repository_is_noticed_and_left_behind(here: Here, hub: Hub) -> None:
+    assert hubs.find("hf:small/safe", here.access()).weights.code
+    assert not hub.served["modeling.py"]
+    assert not hubs.find("hf:small/gguf", here.access()).weights.code
 
 
 def test_pickles_are_never_taken(here: Here, hub: Hub) -> None:

@@ -80,9 +80,11 @@ def test_a_plan_for_another_machine_is_made_from_what_that_one_told(server: Serv
         "drivers": [{"vendor": "nvidia", "version": "580.65.06", "api": "13.0"}],
     }  # fmt: skip
     server.write("/tmp/h100.json", json.dumps(host))
-    planned = told(server, "plan", "--host", "/tmp/h100.json")["data"]["deployment"]
-    assert planned["services"][0]["gpus"] == ["GPU-0"]
-    assert planned["services"][0]["accelerator"].startswith("cuda13")
+    add = ("add-model", "large", "/srv/smoke.gguf", "--dry-run", "--host", "/tmp/h100.json")
+    large, smoke = told(server, *add)["data"]["deployment"]["services"]
+    assert (large["model"], large["gpus"]) == ("large", ["GPU-0"])
+    assert large["accelerator"].startswith("cuda13")
+    assert (smoke["gpus"], smoke["accelerator"]) == ([], "cpu"), "the built-in model needs no GPU anywhere"
     text = server.run("llm-appliance", "plan", "--host", "/tmp/h100.json").stdout
     print(text)
     assert "nvidia:1" in text and "another machine" in text

@@ -2,10 +2,10 @@
 
 from typing import Final
 
-from appliance.engines import Engine, dummy, engines, llama_cpp, llama_cpp_python
+from appliance.engines import Engine, dummy, engines, llama_cpp, llama_cpp_python, lmdeploy, sglang, vllm
 from appliance.runtimes import Runtime, runtimes, supervisord, systemd
 
-ENGINES: Final[tuple[Engine, ...]] = (dummy, llama_cpp, llama_cpp_python)
+ENGINES: Final[tuple[Engine, ...]] = (dummy, llama_cpp, llama_cpp_python, lmdeploy, sglang, vllm)
 RUNTIMES: Final[tuple[Runtime, ...]] = (supervisord, systemd)
 
 

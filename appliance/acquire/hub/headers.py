@@ -65,8 +65,11 @@ def _read(
             _head(one, choice.format, listing, hub, settings, draft)
             bar.advance(1)
     weights = inspect(draft / files[0].name if choice.format == "gguf" else draft)
+    code = choice.format == "safetensors" and any(one.path.endswith(".py") for one in listing.files)
     result = replace(
-        weights, files=tuple(_remote(one, known[one.name], listing.reference, pinned) for one in weights.files)
+        weights,
+        code=weights.code or code,
+        files=tuple(_remote(one, known[one.name], listing.reference, pinned) for one in weights.files),
     )
     for one in files:
         (draft / one.name).unlink()

@@ -7,6 +7,7 @@ import pytest
 
 from appliance.domain.deployment import Launch, Load, Release, Service, Setting
 from appliance.domain.host import Gpu
+from appliance.domain.version import version
 from appliance.domain.weights import Layers
 from appliance.engines import dummy, engine, engines, llama_cpp, llama_cpp_python, lmdeploy, sglang, vllm
 from appliance.errors import SpecError
@@ -77,6 +78,53 @@ def test_a_release_that_is_too_old_for_an_architecture_is_refused() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("quantisation", "lowest"),
+    [
+        ("mxfp4", {"vllm": "8.0", "sglang": "8.0", "lmdeploy": ""}),
+        ("fp8", {"vllm": "7.5", "sglang": "8.9", "lmdeploy": "8.9"}),
+        ("bfloat16", {"vllm": "", "sglang": "", "lmdeploy": ""}),
+        ("awq", {"vllm": "", "sglang": "", "lmdeploy": ""}),
+    ],
+)
+def test_types_that_old_gpus_cannot_compute_with(quantisation: str, lowest: dict[str, str]) -> None:
+    known = model(facts=safetensors(quantisation=quantisation))
+    for name, needed in lowest.items():
+        for capability in ("7.0", "7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0"):
+            why = engine(name).unfit(known, (gpu(0, compute_capability="12.0"), gpu(1, compute_capability=capability)))
+            assert why == (
+                f"{quantisation} needs compute capability {needed}, NVIDIA L4 has {capability}"
+                if version(capability) < version(needed) else None
+            )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("architecture", "by"),
+    [
+        ("Gemma2ForCausalLM", {"vllm", "sglang", "lmdeploy"}),
+        ("Gemma3ForConditionalGeneration", {"vllm", "sglang", "lmdeploy"}),
+        ("Glm4ForCausalLM", {"vllm"}),
+        ("Plamo2ForCausalLM", {"vllm"}),
+        ("GemmaForCausalLM", set()),
+        ("Qwen3ForCausalLM", set()),
+    ],
+)
+def test_architectures_that_need_bfloat16(architecture: str, by: set[str]) -> None:
+    known = model(facts=safetensors(architecture=architecture))
+    turing, ampere = gpu(name="Tesla T4", compute_capability="7.5"), gpu(compute_capability="8.0")
+    said = f"{architecture} needs bfloat16, which Tesla T4 (7.5) has not"
+    for name in engines():
+        assert engine(name).unfit(known, (turing,)) == (said if name in by else None)
+        assert engine(name).unfit(known, (ampere,)) is None
+
+
+@pytest.mark.parametrize("name", sorted(engines()))
+def test_what_is_not_known_of_a_gpu_refuses_nothing(name: str) -> None:
+    known = model(facts=safetensors(architecture="Gemma3ForCausalLM", quantisation="nvfp4"))
+    silent, other = gpu(compute_capability=""), replace(gpu(compute_capability="7.0"), vendor="amd")
+    assert [engine(name).unfit(known, gpus) for gpus in ((), (silent,), (other,))] == [None] * 3
+
+
 def test_llama_cpp_reserves_every_slot() -> None:
     (load,) = llama_cpp.estimate(model(), Setting(context=1024, parallel=4), ())
     assert load.device == "ram"
@@ -106,6 +154,7 @@ def test_what_vllm_takes_of_a_gpu() -> None:
         "activations": 2048 * 2 * (5 * 4096 + 3 * 12288) + 256 * 151936 * 6,
         "CUDA graphs": (256 + 16 * 6) * MIB,
         "libraries": 600 * MIB,
+        "reserve": (512 << 20) + 24 * GIB // 200,
     }
     two = items("vllm", Setting(context=4096, parallel=2, tensor_parallel=2), gpu(0, 80), gpu(1, 80))
     assert two["weights"] == GIB // 2
@@ -114,6 +163,8 @@ def test_what_vllm_takes_of_a_gpu() -> None:
         "a larger GPU, larger steps"
     )
     assert two["libraries"] == (600 + 512) * MIB
+    assert two["reserve"] == (512 << 20) + 80 * GIB // 200
+    assert "reserve" not in items("vllm", Setting(context=4096, parallel=2), replace(gpu(), memory=None, unified=True))
 
 
 def test_what_vllm_takes_of_the_ram_without_a_gpu() -> None:
@@ -287,7 +338,19 @@ def test_llama_cpp_python_is_told_its_layers_on_a_gpu() -> None:
     service = replace(
         SERVICE, accelerator="cuda12.9", setting=Setting(context=2048, parallel=1, gpu_layers=9), options=()
     )
-    assert dict(llama_cpp_python.launch(service).env)["N_GPU_LAYERS"] == "9"
+    one, two, other = (
+        dict(llama_cpp_python.launch(replace(service, **changes)).env)
+        for changes in (
+            {"gpus": ("GPU-0",)},
+            {"gpus": ("GPU-0", "GPU-1")},
+            {"accelerator": "rocm6.4", "gpus": ("0", "1")},
+        )
+    )
+    assert one["N_GPU_LAYERS"] == two["N_GPU_LAYERS"] == other["N_GPU_LAYERS"] == "9"
+    assert "TENSOR_SPLIT" not in one
+    assert two["TENSOR_SPLIT"] == other["TENSOR_SPLIT"] == "[1,1]", "as the plan has counted"
+    assert one["LD_LIBRARY_PATH"] == "/engines/program/lib/nvidia"
+    assert "LD_LIBRARY_PATH" not in other, "those wheels use the machine's"
 
 
 def test_the_words_that_start_the_dummy() -> None:

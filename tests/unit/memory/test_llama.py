@@ -7,7 +7,7 @@ import pytest
 from appliance.domain.deployment import Load, Setting
 from appliance.domain.weights import Layers, Weights
 from appliance.memory import MIB
-from appliance.memory.llama import DRIVER, buffers, cache, cells, estimate
+from appliance.memory.llama import DRIVER, buffers, cache, cells, estimate, state
 from tests.unit.samples import GIB, gpu, weights
 
 ONE = Setting(context=4096, parallel=1)
@@ -23,9 +23,19 @@ def loads(facts: Weights, setting: Setting, count: int = 1) -> dict[str, dict[st
     return {load.device: dict(load.items) for load in found}
 
 
-@pytest.mark.parametrize(("context", "number"), [(1, 256), (256, 256), (257, 512), (4096, 4096), (40960, 40960)])
-def test_the_cache_is_made_of_256_cells_at_a_time(context: int, number: int) -> None:
-    assert cells(context) == number
+@pytest.mark.parametrize(
+    ("context", "parallel", "number"),
+    [
+        (1, 1, 256), (256, 1, 256), (257, 1, 512), (4096, 1, 4096), (40960, 1, 40960),
+        # The whole is 1024 of 1000 tokens, and four have 256 each; of 1028 it is 1280, and four have 320, which is 512.
+        (250, 4, 256), (256, 4, 256), (257, 4, 512), (4096, 4, 4096),
+        # Three share 768 of 600 evenly; of 900 it is 1024, and 341 each is 512.
+        (200, 3, 256), (300, 3, 512),
+        (1, 3, 256), (1, 300, 256),
+    ],
+)  # fmt: skip
+def test_the_cache_is_made_of_256_cells_at_a_time(context: int, parallel: int, number: int) -> None:
+    assert cells(Setting(context=context, parallel=parallel)) == number
 
 
 @pytest.mark.parametrize(
@@ -67,15 +77,68 @@ def test_a_quantised_cache_carries_a_scale_for_32_elements() -> None:
     assert cache(weights(), replace(ONE, kv_type="f16")) == plain
     assert cache(weights(), replace(ONE, kv_type="q8_0")) == plain * 34 // 64
     assert cache(weights(), replace(ONE, kv_type="q4_0")) == plain * 18 // 64
-    state = kept(Layers(kind="recurrent", count=16, convolution=1024, state=1024))
-    assert cache(state, replace(ONE, kv_type="q4_0")) == cache(state, ONE), "a state is not quantised"
+    scan = kept(Layers(kind="recurrent", count=16, convolution=1024, state=1024))
+    assert cache(scan, replace(ONE, kv_type="q4_0")) == cache(scan, ONE), "a state is not quantised"
+
+
+def test_a_state_is_counted_apart() -> None:
+    group = Layers(kind="recurrent", count=16, convolution=1024, state=2048, state_bits=16)
+    assert state(kept(group), replace(ONE, parallel=3)) == 3 * 16 * 3072 * 4, "32 bits, whatever other engines keep"
+    assert state(weights(), ONE) == 0
+
+
+def widest(facts: Weights, setting: Setting = ONE, mask: int = 4096) -> int:
+    """Return the numbers for each token that the widest layer needs, from what is reserved beside masks and logits."""
+    fixed = 512 * 24 + 2 * 512 * mask + 4 * facts.vocabulary * setting.parallel
+    number, rest = divmod(buffers(facts, setting) - fixed, 512 * 4)
+    assert rest == 0
+    return number
 
 
 def test_a_step_computes_512_tokens() -> None:
-    facts = weights(vocabulary=100_000, hidden=1000, feed_forward=2000)
-    assert buffers(facts, ONE) == 512 * (4 * (100_000 + 2000) + 2 * 4096), "logits, activations, the mask"
-    wide = weights(vocabulary=1000, hidden=1000, feed_forward=9000)
-    assert buffers(wide, ONE) == 512 * (4 * (20_000 + 2000) + 2 * 4096)
+    """In the widest layer, beside a mask of 16 bits for each cell, six numbers a token, and the logits of each slot."""
+    facts = weights(vocabulary=100_000, hidden=1000, feed_forward=9000)
+    one = 512 * (4 * (3 * 1000 + 3 * 9000) + 24) + 2 * 512 * 4096 + 4 * 100_000
+    assert buffers(facts, ONE) == one, "the vocabulary counts once, not for every token of the step"
+    assert buffers(facts, replace(ONE, parallel=4)) == one + 3 * 4 * 100_000
+    short = 256 * (4 * 30_000 + 24) + 2 * 256 * 256 + 4 * 100_000
+    assert buffers(facts, replace(ONE, context=100)) == short, "a step is no longer than all slots together"
+
+
+@pytest.mark.parametrize(
+    ("changes", "number"),
+    [
+        pytest.param({"feed_forward": 9000}, 3 * 1000 + 3 * 9000, id="feed forward"),
+        pytest.param({"heads": 32}, 3 * 1000 + 2 * 32 * 128, id="queries"),
+        pytest.param({"experts": 64}, 3 * 1000 + 2 * 8 * 1000, id="experts"),
+        pytest.param({"experts": 64, "heads": 80}, 3 * 1000 + 2 * 80 * 128, id="more queries than experts"),
+        pytest.param({"hidden": 5000}, 3 * 5000 + 3 * 100, id="hidden"),
+    ],
+)
+def test_the_widest_layer(changes: dict[str, int], number: int) -> None:
+    facts = weights(**{"hidden": 1000, "feed_forward": 100, "heads": 1} | changes)
+    assert widest(facts) == number
+
+
+def test_latent_attention_computes_with_the_row_of_every_head() -> None:
+    latent = Layers(kind="latent", count=16, kv_heads=1, key=576)
+    assert widest(weights(cache=(latent,), heads=128, hidden=1000, feed_forward=100)) == 128 * 2 * 576
+
+
+def test_every_window_has_a_mask_of_its_own() -> None:
+    full = Layers(kind="full", count=2, kv_heads=4, key=128, value=128)
+    near, far = (Layers(kind="window", count=2, kv_heads=4, key=128, value=128, window=width) for width in (512, 1024))
+    both = buffers(weights(cache=(full, near, far)), ONE)
+    assert both - buffers(weights(cache=(full,)), ONE) == 2 * 512 * (1024 + 1536)
+    assert buffers(weights(cache=(near,)), ONE) == both - 2 * 512 * (4096 + 1536), "no layer sees everything"
+
+
+def test_a_recurrent_layer_computes_in_copies_of_its_state() -> None:
+    group = Layers(kind="recurrent", count=16, convolution=30_000, state=500_000)
+    facts = weights(cache=(group,), hidden=1000, feed_forward=100)
+    one = 512 * (4 * 50_000 + 24) + 4 * (500_000 + 60_000) + 4 * facts.vocabulary
+    assert buffers(facts, ONE) == one, "five thirds of the convolution; no mask"
+    assert buffers(facts, replace(ONE, parallel=2)) == one + 4 * (560_000 + facts.vocabulary)
 
 
 def test_without_gpus_everything_lies_in_ram() -> None:

@@ -1,16 +1,20 @@
 """What will run: runtime, services, gateway, accounts, artifacts; each decision with its reason."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from appliance import codec
-from appliance.domain.deployment import Deployment, Refusal, Route
+from appliance.domain.deployment import Deployment, Model, Refusal, Route
 from appliance.domain.host import Port
+from appliance.domain.spec import ApplianceSpec
 from appliance.errors import HostError, SpecError
+from appliance.plan import plan
 from tests.unit.samples import (
     CATALOG,
     CONTAINER,
+    GIB,
     GPU_CATALOG,
     HOST,
     LAYOUT,
@@ -20,6 +24,7 @@ from tests.unit.samples import (
     gpu_host,
     item,
     layout,
+    model,
     safetensors,
     weights,
 )
@@ -87,6 +92,44 @@ def test_several_replicas_are_numbered_and_share_the_processors() -> None:
 
 def test_a_replica_has_at_least_one_thread() -> None:
     assert {service.threads for service in deployment(item(replicas=2), host=replace(HOST, cpus=1)).services} == {1}
+
+
+def test_beside_gpus_16_threads_are_enough() -> None:
+    host = gpu_host(gpu(), cpus=40)
+
+    def threads(replicas: int, **more: Any) -> set[int]:
+        plan = deployment(item(replicas=replicas, **more), host=host, catalog=GPU_CATALOG)
+        return {service.threads for service in plan.services}
+
+    assert (threads(1), threads(2), threads(4)) == ({16}, {16}, {10})
+    assert (threads(1, gpus=0), threads(4, gpus=0)) == ({40}, {10}), "on the CPU all of them compute"
+
+
+def test_the_plan_knows_the_version_of_its_runtime() -> None:
+    assert deployment().runtime_version == HOST.systemd
+    assert deployment(runtime="supervisord").runtime_version == 0
+
+
+def test_code_that_a_model_brings_along_is_told_of() -> None:
+    said = "; the Python that its repository brings or asks for is left behind"
+    host = gpu_host(gpu())
+    with_code = deployment(host=host, catalog=GPU_CATALOG, facts=safetensors(code=True)).reasons[-1]
+    without = deployment(host=host, catalog=GPU_CATALOG, facts=safetensors()).reasons[-1]
+    assert with_code == replace(without, why=without.why + said)
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        ({"cache": ()}, True),
+        ({"cache": (), "architecture": "BertModel"}, False),
+        ({"cache": (), "architecture": "nomic-bert"}, False),
+        ({"cache": (), "layers": 0}, False),
+        ({}, False),
+    ],
+)
+def test_a_cache_of_which_nobody_knows_the_size_is_told_of(facts: dict[str, Any], told: bool) -> None:
+    assert deployment(facts=weights(**facts)).reasons[-1].why.endswith("; what its cache takes is not known") == told
 
 
 def test_models_stay_in_the_order_of_the_spec() -> None:
@@ -217,3 +260,19 @@ def test_what_one_model_was_made_of_is_not_needed_by_another() -> None:
     assert [artifact.name for artifact in plan.artifacts] == ["gateway", "vllm", "llama-cpp"]
     digests = {artifact.name: artifact.digest for artifact in plan.artifacts}
     assert [service.artifacts for service in plan.services] == [(digests["vllm"],), (digests["llama-cpp"],)]
+
+
+def test_where_the_largest_first_leaves_one_out_the_smallest_goes_first() -> None:
+    """Alone, the large one takes so much context that nothing is left; it steps down for the small one."""
+    host = replace(HOST, memory=16 * GIB, memory_available=16 * GIB)
+    large, small = model("large", weights(size=6 * GIB, context=131072)), model("small", weights(size=2 * GIB))
+
+    def tokens(*models: Model) -> list[tuple[str, int]]:
+        spec = ApplianceSpec(models=tuple(item(one.name) for one in models))
+        planned = plan(spec, models, host, LAYOUT, CATALOG, python=PYTHON)
+        return [(one.model, one.setting.context * one.setting.parallel) for one in planned.services]
+
+    ((_, alone),) = tokens(large)
+    (first, beside), (second, _) = tokens(large, small)
+    assert (first, second) == ("large", "small")
+    assert beside < alone

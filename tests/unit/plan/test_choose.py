@@ -183,6 +183,25 @@ class TestMachines:
             "llama-cpp-python 0.3.36 (cuda12.5); 580 would run llama-cpp-python 0.3.36 (cuda13.0)"
         )
 
+    def test_gpus_that_a_compiler_would_let_work_are_not_passed_over_in_silence(self) -> None:
+        _, reason = choose.release(item(), GGUF, machine("H100", glibc="2.31"), catalog())
+        assert reason.chosen == "llama-cpp 0.3.36 (cpu)"
+        assert reason.why == (
+            "the first of the catalog that works here; llama-cpp 0.3.36 (cuda13) needs the CUDA 13 compiler (nvcc), "
+            "there is none: install NVIDIA's CUDA toolkit"
+        )
+        asked = choose.candidates(item(gpus=0), GGUF, machine("H100", glibc="2.31"), catalog())[0]
+        none = choose.candidates(item(), GGUF, HOST, catalog())[0]
+        assert (asked.advice, none.advice) == ("", ""), "nobody misses them, or there are none"
+
+    def test_where_gpus_work_already_nothing_is_advised(self) -> None:
+        """A newer driver would run a newer release, but that is no reason to say it with the one for the CPU."""
+        for host in (machine("A100", driver="550.54.15"), machine("H100")):
+            found = choose.candidates(item(), GGUF, host, catalog())
+            assert any(one.gpus for one in found)
+            assert not all(one.gpus for one in found)
+            assert {one.advice for one in found} == {""}
+
     def test_a_broken_driver_is_no_reason_to_be_silent_about(self) -> None:
         broken = machine("A100")
         broken = replace(broken, gpus=(), drivers=(replace(broken.drivers[0], failure="modules do not match"),))

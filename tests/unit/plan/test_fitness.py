@@ -112,6 +112,17 @@ def test_blackwell_runs_nothing_that_is_older_than_it() -> None:
     assert "10.3 (B300) needs CUDA >= 12.9" in why(replace(ROW, accelerator="cuda12.8"), host=machine("B300"))
 
 
+def test_a_jetson_takes_only_what_is_built_on_it() -> None:
+    """Its libraries are its own, so wheels and images for servers load none of them, whatever code they have."""
+    orin = replace(H100.gpus[0], name="Orin (nvgpu)", compute_capability="8.7", memory=None, unified=True)
+    jetson = replace(H100, gpus=(orin,), cuda_toolkit="13.0")
+    row = replace(ROW, capabilities=("8.7",))
+    said = "is made for servers, Orin (nvgpu) needs what is built for Jetson"
+    assert why(row, host=jetson) == why(row, host=jetson, runtime="compose") == said
+    assert why(replace(row, artifacts=(BUILD,)), host=jetson) == ""
+    assert why(replace(CPU, artifacts=(BUILD,)), host=jetson) == ""
+
+
 def test_a_gpu_that_does_not_tell_what_it_is_is_not_guessed_at() -> None:
     silent = replace(H100.gpus[0], compute_capability="")
     assert why(host=replace(H100, gpus=(silent,))) == "the compute capability of H100 is not known"

@@ -47,6 +47,10 @@ def running(host: Host, before: Deployment) -> Host:
     return replace(host, gpus=gpus, memory_available=max(1, host.memory_available - taken.get("ram", 0)))
 
 
+def anew(before: Deployment, host: Host) -> Deployment:
+    return plan(before.spec, before.models, host, LAYOUT, GPU_CATALOG, python=PYTHON, before=before, anew=True)
+
+
 def of(plan: Deployment, name: str) -> tuple[Service, ...]:
     return tuple(service for service in plan.services if service.model == name)
 
@@ -110,6 +114,29 @@ def test_another_wish_is_planned_anew_in_the_memory_that_it_gives_back(wish: dic
     after = planned(other, host=running(host, before), before=before)
     assert after == planned(other, host=host)
     assert after.services != before.services
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "lmdeploy"])
+def test_a_share_is_of_the_gpu_as_it_is_once_the_old_one_is_gone(engine: str) -> None:
+    """Some flags are a part of what is free when the engine starts, and now the model itself holds nearly all of it."""
+    free = gpu_host(gpu(0, memory_free=20 * GIB))
+    before, other = (planned(item("a", engine=engine, context=context), host=free) for context in (4096, 2048))
+    now = running(free, before)
+    assert (now.gpus[0].memory_free or 0) < 2 * GIB
+    after = planned(item("a", engine=engine, context=2048), host=now, before=before)
+    assert after.services[0].setting.memory_share == other.services[0].setting.memory_share < 0.99
+
+
+def test_all_is_planned_anew_in_the_memory_that_all_give_back() -> None:
+    """Where that is asked for: as on a machine on which nothing runs."""
+    before = planned(item("b"))
+    after = planned(item("a"), item("b"), item("c"), host=running(TWO, before), before=before)
+    fresh = planned(item("a"), item("b"), item("c"))
+    assert after.services != fresh.services, "what ran was in the way"
+    now = running(TWO, after)
+    assert max(room(now).free(one.device) for one in now.gpus) < 2 * GIB
+    assert anew(after, now) == fresh
+    assert anew(after, TWO) == fresh
 
 
 def test_the_wish_of_one_model_does_not_move_another() -> None:

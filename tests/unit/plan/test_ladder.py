@@ -60,6 +60,17 @@ def test_the_order_on_gpus_of_an_engine_that_moves_layers() -> None:
     assert layers == [4, 4, 4, 4, 4, 3, 2, 1] + [4, 3, 2, 1] * 4, "the output counts as one more"
 
 
+def test_layers_in_ram_have_the_cache_that_was_wanted() -> None:
+    """A smaller cache is worth it only where it keeps all layers on the GPUs."""
+    found = steps(item(), weights(context=1024, layers=2), llama_cpp, (gpu(),))
+    assert [(setting.context, setting.kv_type, setting.gpu_layers) for setting in found[2:]] == [
+        (1024, "auto", 3), (1024, "q8_0", 3), (1024, "q4_0", 3), (1024, "auto", 2), (1024, "auto", 1),
+        (512, "q4_0", 3), (512, "auto", 2), (512, "auto", 1),
+    ]  # fmt: skip
+    asked = steps(item(kv_type="q8_0"), weights(context=1024, layers=2), llama_cpp, (gpu(),))
+    assert {setting.kv_type for setting in asked} == {"q8_0"}
+
+
 def test_the_order_of_an_engine_that_keeps_everything_on_gpus() -> None:
     facts = safetensors(context=16384)
     assert names(item(), facts, vllm, (gpu(),)) == [
@@ -117,8 +128,8 @@ items = st.builds(
 def test_every_step_gives_up_something(spec: ModelSpec, context: int, layers: int, name: str, count: int) -> None:
     """In the order in which things are given up: the first that differs is smaller, so no setting comes twice."""
 
-    def size(setting: Setting) -> tuple[int, int, float, int]:
-        return setting.context, setting.parallel, WIDTH[setting.kv_type], setting.gpu_layers
+    def size(setting: Setting) -> tuple[int, int, int, float]:
+        return setting.context, setting.parallel, setting.gpu_layers, WIDTH[setting.kv_type]
 
     facts = weights(context=context, layers=layers)
     gpus = tuple(gpu(index) for index in range(count))

@@ -69,6 +69,12 @@ def test_sglang_is_told_what_weights_and_cache_take() -> None:
     assert one.setting.memory_share == math.ceil((SHARE - 2 * GIB) / (24 * GIB) * 1000) / 1000 == 0.837
 
 
+def test_sglang_is_told_the_part_of_what_is_free_when_it_starts() -> None:
+    (one,) = grown(gpu_host(gpu(0, memory_free=20 * GIB)), service("sglang"))
+    cache = 2 * GIB + 20 * GIB - 256 * MIB - 12 * GIB
+    assert one.setting.memory_share == math.ceil((8 * GIB + cache) / (20 * GIB) * 1000) / 1000 == 0.888
+
+
 def test_lmdeploy_is_told_the_caches_part_of_what_the_weights_leave() -> None:
     (one,) = grown(gpu_host(gpu()), service("lmdeploy"))
     cache = 2 * GIB + SHARE - 12 * GIB

@@ -13,8 +13,9 @@ from appliance.domain.spec import ModelSpec
 from appliance.domain.weights import Layers, Weights
 from appliance.errors import HostError
 from appliance.plan.choose import Candidate
+from appliance.plan.place import Fitted
 from appliance.plan.room import Room, pools, room, summed
-from appliance.plan.size import Fitted, fit
+from appliance.plan.size import fit
 from tests.unit.samples import (
     CATALOG,
     GIB,
@@ -36,8 +37,10 @@ from tests.unit.samples import (
 MIB = 1 << 20
 TOKEN = 64 << 10
 """Bytes of KV cache for a token of the sample model."""
-BUFFERS = 512 * (4 * (151936 + 2 * 4096) + 2 * 4096) + 48 * MIB
-"""Bytes that llama.cpp computes in with 4096 tokens, and of the program."""
+LAYER = 512 * (4 * 3 * (4096 + 12288) + 24)
+"""Bytes that llama.cpp computes one layer in."""
+BUFFERS = LAYER + 2 * 512 * 4096 + 4 * 4 * 151936 + 48 * MIB
+"""That, the mask of 4096 tokens, the logits of four requests, and the program."""
 CPU = CATALOG.releases[0]
 FOUR = tuple(gpu(index) for index in range(4))
 
@@ -82,13 +85,13 @@ def test_a_plan_says_where_everything_went() -> None:
     reason = deployment().reasons[-1]
     assert reason.subject == "memory of tiny"
     assert reason.chosen == "4096 tokens × 4 at the same time on the CPU"
-    assert reason.why == "ram 2412 MiB of 10.0 GiB: weights 1024 MiB, KV cache 1024 MiB, buffers 364 MiB"
+    assert reason.why == "ram 2198 MiB of 10.0 GiB: weights 1024 MiB, KV cache 1024 MiB, buffers 150 MiB"
     cut = deployment(facts=weights(context=131072)).reasons[-1]
     assert cut.chosen == "16384 tokens × 4 at the same time on the CPU (trained for 131072)"
     assert [step.name for step in cut.refused] == [
         "131072 tokens × 4 at the same time", "65536 tokens × 4 at the same time", "32768 tokens × 4 at the same time",
     ]  # fmt: skip
-    assert cut.refused[2].why == "needs 9608 MiB of ram, 9216 MiB are free of 10.0 GiB"
+    assert cut.refused[2].why == "needs 9394 MiB of ram, 9216 MiB are free of 10.0 GiB"
 
 
 def test_context_is_halved_until_it_fits() -> None:
@@ -104,7 +107,7 @@ def test_a_context_that_was_asked_for_is_never_cut() -> None:
     error = refusal(item(context=500000), weights(), HOST)
     assert error.message == (
         "tiny does not fit: llama-cpp 1.0 (cpu): 500000 tokens × 1 at the same time, KV cache q4_0 "
-        "needs 10.4 GiB of ram, 9216 MiB are free of 10.0 GiB (weights 1024 MiB, KV cache 8793 MiB, buffers 849 MiB)"
+        "needs 10.2 GiB of ram, 9216 MiB are free of 10.0 GiB (weights 1024 MiB, KV cache 8793 MiB, buffers 633 MiB)"
     )
     assert error.hint == "try --context 4096"
 
@@ -119,7 +122,7 @@ def test_every_replica_counts() -> None:
     less = replace(exactly, memory_available=3 * each - 9 * MIB)
     found = fitted(item(replicas=3), weights(), less)
     assert {place.setting for place in found.places} == {replace(found.places[0].setting, parallel=2)}
-    assert found.steps[0].why.endswith("2403 MiB are free of 1048576.0 GiB"), "what the two before it left"
+    assert found.steps[0].why.endswith("2189 MiB are free of 1048576.0 GiB"), "what the two before it left"
     error = refusal(item(replicas=8), weights(), HOST)
     assert error.hint == "try --replicas 1"
 
@@ -128,7 +131,19 @@ def test_the_second_model_gets_what_the_first_left() -> None:
     plan = deployment(item("a"), item("b"), facts={"a": weights(), "b": weights(context=131072)})
     assert [service.setting.context for service in plan.services] == [4096, 16384]
     assert plan.services[1].memory <= 9 * GIB - plan.services[0].memory
-    with pytest.raises(HostError, match=r"^b does not fit: .* 6803 MiB are free of 10\.0 GiB"):
+    little = replace(HOST, memory_available=3 * GIB)
+    with pytest.raises(HostError, match=r"^b does not fit: .* 873 MiB are free of 10\.0 GiB"):
+        deployment(item("a"), item("b"), facts={"a": weights(), "b": weights()}, host=little)
+
+
+def test_the_largest_is_placed_first_whatever_the_order() -> None:
+    """A small one fits beside a large one, where a large one beside a small one might not."""
+    facts = {"a": weights(context=131072), "b": weights(size=4 * GIB)}
+    plan = deployment(item("a"), item("b"), facts=facts)
+    assert [service.model for service in plan.services] == ["a", "b"], "told in the order of the spec"
+    assert [service.setting.context for service in plan.services] == [8192, 4096], "the large one has all it wants"
+    assert deployment(item("b"), item("a"), facts=facts).services == plan.services[::-1]
+    with pytest.raises(HostError, match=r"^a does not fit: .* 362 MiB are free of 10\.0 GiB"):
         deployment(item("a"), item("b"), facts={"a": weights(), "b": weights(size=8 * GIB)})
 
 
@@ -216,7 +231,7 @@ def test_what_others_hold_of_a_gpu_is_not_taken() -> None:
 def test_a_model_larger_than_the_gpu_leaves_layers_in_ram() -> None:
     found = fitted(item(), weights(size=32 * GIB), gpu_host(gpu()), LLAMA_CUDA)
     setting = found.places[0].setting
-    assert (setting.context, setting.parallel, setting.kv_type) == (4096, 1, "q4_0"), "all else is given up before"
+    assert (setting.context, setting.parallel, setting.kv_type) == (4096, 1, "auto"), "all else is given up before"
     assert 0 < setting.gpu_layers < 17
     loads = {load.device: dict(load.items) for load in found.places[0].loads}
     assert loads["nvidia:0"]["weights"] == (setting.gpu_layers - 1) * 1792 * MIB + 2 * GIB, "the output comes first"
@@ -318,7 +333,7 @@ def test_what_does_not_fit_is_passed_over_with_the_numbers() -> None:
     assert found.candidate.release == row
     (passed,) = found.refused
     assert passed.name == "vllm 3.0 (cuda12.9)"
-    assert re.fullmatch(r"needs 41\.4 GiB of nvidia:0, 22\.1 GiB are free of 24\.0 GiB", passed.why)
+    assert re.fullmatch(r"needs 42\.0 GiB of nvidia:0, 22\.1 GiB are free of 24\.0 GiB", passed.why)
 
 
 def test_what_was_refused_before_is_told_in_order() -> None:
@@ -343,22 +358,82 @@ def test_another_kind_of_gpu_is_another_candidate() -> None:
 # Refusals.
 
 
-def test_a_refusal_has_the_numbers_of_every_candidate() -> None:
-    error = refusal(item(), weights(size=200 * GIB), gpu_host(gpu()), LLAMA_CUDA, CPU)
-    gpu_line, cpu_line = error.message.removeprefix("tiny does not fit: ").split("; ")
-    assert gpu_line.startswith("llama-cpp 1.0 (cuda12.9): 512 tokens × 1 at the same time, KV cache q4_0, ")
-    assert "115.2 GiB are free of 128.0 GiB" in gpu_line
-    assert cpu_line.startswith(
-        "llama-cpp 1.0 (cpu): 512 tokens × 1 at the same time, KV cache q4_0 needs 200.4 GiB of ram"
+def test_a_refusal_has_the_numbers_of_the_nearest_attempt_of_every_engine() -> None:
+    python = CATALOG.releases[1]
+    error = refusal(item(), weights(size=200 * GIB), gpu_host(gpu()), CPU, LLAMA_CUDA, python)
+    llama, other = error.message.removeprefix("tiny does not fit: ").split("; ")
+    assert llama == (
+        "llama-cpp 1.0 (cuda12.9): 512 tokens × 1 at the same time, 0 of 16 layers on the GPU "
+        "needs 187.6 GiB of ram, 115.2 GiB are free of 128.0 GiB (weights 187.5 GiB, KV cache 32 MiB, buffers 64 MiB)"
+    ), "the CPU alone lacks 13 GiB more"
+    assert other.startswith("llama-cpp-python 2.0 (cpu): 512 tokens × 1 at the same time needs 200.3 GiB of ram")
+    without = refusal(item(), weights(size=200 * GIB), gpu_host(gpu()), CPU)
+    assert "(cpu): 512 tokens × 1 at the same time, KV cache q4_0 needs 200.2 GiB of ram" in without.message
+    assert "(weights 200.0 GiB, KV cache 9 MiB, buffers " in without.message
+
+
+def test_a_refusal_has_the_items_of_the_memory_that_is_too_small() -> None:
+    """The processes of four GPUs take more RAM than there is missing on each of these."""
+    host = gpu_host(*(gpu(index, memory_free=2 * GIB) for index in range(4)))
+    message = refusal(item(gpus=4), safetensors(), host, VLLM).message
+    assert re.search(
+        r"needs 2\d{3} MiB on each of 4 GPUs, 1792 MiB are free of 24\.0 GiB \(weights 256 MiB, KV ", message
     )
-    assert "(weights 200.0 GiB, KV cache 9 MiB, buffers " in cpu_line
+
+
+def test_a_refusal_names_what_was_passed_over_for_what_it_needs() -> None:
+    """Those that read other files are of no interest, and the first six are enough."""
+    passed = tuple(Refusal(name=f"vllm {n}", why=f"needs driver >= {n}") for n in range(8))
+    other = Refusal(name="llama-cpp 1", why="reads GGUF files only, tiny is safetensors")
+    candidates = (
+        Candidate(release=VLLM, gpus=(gpu(),), refused=(passed[0], other, *passed[1:4])),
+        Candidate(release=LMDEPLOY, gpus=(gpu(),), refused=passed[4:]),
+    )
+    host = gpu_host(gpu())
+    with pytest.raises(HostError) as caught:
+        fit(item(), model(facts=safetensors(size=40 * GIB)), candidates, host, room(host))
+    attempts, said = caught.value.message.split("; vllm 0: ")
+    assert [part.split(":")[0] for part in attempts.removeprefix("tiny does not fit: ").split("; ")] == [
+        "vllm 3.0 (cuda12.9)",
+        "lmdeploy 4.0 (cuda12.9)",
+    ]
+    assert f"vllm 0: {said}" == "; ".join(f"{one.name}: {one.why}" for one in passed[:6])
+
+
+def test_a_type_that_a_gpu_cannot_compute_with_is_passed_over_before_memory_is_counted() -> None:
+    old = gpu_host(gpu(name="Tesla T4", compute_capability="7.5"))
+    facts = safetensors(quantisation="mxfp4")
+    said = "mxfp4 needs compute capability 8.0, Tesla T4 has 7.5"
+    found = fitted(item(), facts, old, VLLM, SGLANG, LMDEPLOY)
+    assert found.candidate.release == LMDEPLOY
+    assert found.refused == (
+        Refusal(name="vllm 3.0 (cuda12.9)", why=said), Refusal(name="sglang 5.0 (cuda12.9)", why=said),
+    )  # fmt: skip
+    assert refusal(item(), facts, old, VLLM).message == f"tiny does not fit: vllm 3.0 (cuda12.9): {said}"
 
 
 def test_a_smaller_quantisation_is_named_with_its_size_where_it_is_much_smaller() -> None:
     hint = refusal(item(), safetensors(size=200 * GIB), gpu_host(gpu()), VLLM).hint
-    assert hint == "take a smaller quantisation (4 bits: about 56.2 GiB), more GPUs, or remove another model"
+    assert hint == "take a smaller quantisation (a 4-bit GGUF has about 56.2 GiB), more GPUs, or remove another model"
     hint = refusal(item(), weights(size=200 * GIB), gpu_host(gpu()), LLAMA_CUDA).hint
     assert hint == "take a smaller quantisation, more GPUs, or remove another model"
+
+
+@pytest.mark.parametrize(
+    "gpus",
+    [
+        pytest.param((), id="none"),
+        pytest.param((replace(gpu(), memory=None, unified=True),), id="unified memory"),
+        pytest.param(
+            (gpu(0, 80, partitioned=True, slices=(Slice(index=0, uuid="MIG", profile="3g.40gb", memory=40 * GIB),)),),
+            id="slices",
+        ),
+    ],
+)
+def test_more_gpus_are_no_way_out_where_they_would_not_help(gpus: tuple[Gpu, ...]) -> None:
+    row = VLLM if gpus else replace(VLLM, accelerator="cpu")
+    hint = refusal(item(), safetensors(size=200 * GIB), gpu_host(*gpus), row).hint
+    assert hint == "take a smaller quantisation (a 4-bit GGUF has about 56.2 GiB), or remove another model"
 
 
 def test_a_wish_that_can_give_way_is_the_way_out() -> None:
@@ -367,14 +442,14 @@ def test_a_wish_that_can_give_way_is_the_way_out() -> None:
     assert refusal(item(replicas=9), safetensors(size=15 * GIB), host, VLLM).hint == "try --replicas 1"
     assert refusal(item(parallel=10**6), safetensors(size=15 * GIB), host, VLLM).hint == "try --parallel 1"
     both = refusal(item(parallel=10**6, gpus=1, context=1 << 20), safetensors(size=30 * GIB), host, VLLM)
-    assert both.hint == "4096 tokens × 1 at the same time would fit"
+    assert both.hint == "4096 tokens would fit"
 
 
 def test_strict_is_the_wish_or_nothing() -> None:
     facts = weights(context=131072)
     assert fitted(item(strict=True), weights(), HOST).places[0].setting.context == 4096
     error = refusal(item(strict=True), facts, HOST)
-    assert "131072 tokens × 4 at the same time needs 33.5 GiB of ram, 9216 MiB are free" in error.message
+    assert "131072 tokens × 4 at the same time needs 33.3 GiB of ram, 9216 MiB are free" in error.message
     assert error.hint == "leave --strict out, and it steps down to what fits"
     error = refusal(item(strict=True, replicas=20), facts, HOST)
     assert error.hint == "leave --strict out and try --replicas 1"

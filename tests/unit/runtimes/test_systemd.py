@@ -29,8 +29,8 @@ def activated(*changed: str) -> list[str]:
     ("changes", "prefix", "why"),
     [
         ({}, "/", None),
-        ({"systemd": 250}, "/", None),
-        ({"systemd": 249}, "/", "systemd 249 is too old, 250 is needed"),
+        ({"systemd": 247}, "/", None),
+        ({"systemd": 246}, "/", "systemd 246 is too old, 247 is needed"),
         ({"systemd": 0, "init": "tini"}, "/", "PID 1 is tini, not systemd"),
         ({"systemd": 0, "init": ""}, "/", "PID 1 is unknown, not systemd"),
         ({"root": False}, "/", "needs root"),
@@ -121,6 +121,16 @@ def test_the_units_are_checked_where_they_were_written() -> None:
     (command,) = systemd.check(PLAN, "/g/7")
     assert command.argv[:3] == ("systemd-analyze", "verify", "--recursive-errors=no")
     assert set(command.argv[3:]) == {f"/g/7/root{UNITS}/{name}" for name in (GATEWAY, A, B1, B2, UMBRELLA)}
+
+
+def test_unknown_keys_are_errors_from_250_on() -> None:
+    """The version is the plan's, for a plan can be put in force that was made elsewhere."""
+    assert PLAN.runtime_version == HOST.systemd == 252
+    (new,) = systemd.check(replace(PLAN, runtime_version=250), "/g/7")
+    assert new == systemd.check(PLAN, "/g/7")[0]
+    for version in (247, 249, 0):
+        (old,) = systemd.check(replace(PLAN, runtime_version=version), "/g/7")
+        assert old.argv == (*new.argv[:2], *new.argv[3:])
 
 
 def test_logs_of_one_service_or_of_all() -> None:

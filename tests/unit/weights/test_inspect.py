@@ -258,32 +258,47 @@ def test_an_index_that_lies(tmp_path: Path) -> None:
 
 
 CODE: dict[str, Callable[[Path], object]] = {
-    "holds 1 Python file (modeling_x.py)": lambda path: written(path / "modeling_x.py", b""),
-    "has auto_map in config.json": lambda path: (path / "config.json").write_text(
+    "a Python file": lambda path: written(path / "modeling_x.py", b""),
+    "auto_map in config.json": lambda path: (path / "config.json").write_text(
         json.dumps({**CONFIG, "auto_map": {"AutoModel": "modeling_x.X"}})
     ),
-    "has auto_map in tokenizer_config.json": lambda path: (path / "tokenizer_config.json").write_text(
+    "auto_map in tokenizer_config.json": lambda path: (path / "tokenizer_config.json").write_text(
         json.dumps({"auto_map": {"AutoTokenizer": ["x.X", None]}})
     ),
-    "auto_map in config.json": lambda path: (path / "config.json").write_text(
+    "auto_map in a part of config.json": lambda path: (path / "config.json").write_text(
         json.dumps({**CONFIG, "vision_config": {"auto_map": {"AutoModel": "x.X"}}})
     ),
 }
 
 
-@pytest.mark.parametrize(("words", "change"), CODE.items(), ids=CODE.keys())
-def test_a_model_that_brings_code_is_refused(tmp_path: Path, words: str, change: Callable[[Path], object]) -> None:
+@pytest.mark.parametrize("change", CODE.values(), ids=CODE.keys())
+def test_that_a_model_brings_code_is_told(tmp_path: Path, change: Callable[[Path], object]) -> None:
     path = directory(tmp_path / "m")
+    before = inspect(path)
+    assert not before.code
     change(path)
-    refused(path, words, "would run code from its repository")
+    after = inspect(path)
+    assert after.code
+    assert {file.name for file in after.files} - {"tokenizer_config.json"} == {file.name for file in before.files} - {
+        "tokenizer_config.json"
+    }
 
 
-def test_hostile_names_inside_a_directory(tmp_path: Path) -> None:
+def test_python_files_are_left_behind(tmp_path: Path) -> None:
     path = directory(tmp_path / "m")
-    written(path / "a\x1b[31m.py", b"")
-    refused(path, r"holds 1 Python file ('a\x1b[31m.py')")
+    before = inspect(path)
+    for name in ("modeling_x.py", "setup.py", "a\x1b[31m.py"):
+        written(path / name, b"raise SystemExit")
+    after = inspect(path)
+    assert after.code
+    assert after.files == before.files
     (path / "a\x1b[31m.py").rename(path / "a\n.json")
     refused(path, "control characters")
+
+
+def test_a_gguf_file_brings_no_code(tmp_path: Path) -> None:
+    written(tmp_path / "modeling_x.py", b"")
+    assert not inspect(written(tmp_path / "m.gguf", gguf())).code
 
 
 def test_only_pickles_are_refused(tmp_path: Path) -> None:
@@ -331,6 +346,13 @@ def test_other_spellings_of_a_config(tmp_path: Path) -> None:
     assert (weights.layers, weights.head_dim, weights.quantisation) == (2, 16, "float16")
     del outer["dtype"]
     assert inspect(directory(tmp_path / "m", config=outer)).quantisation == "bfloat16"
+    text["quantization_config"] = {"quant_method": "awq"}
+    assert inspect(directory(tmp_path / "m", config=outer)).quantisation == "awq", "rather than the type of the rest"
+    outer["quantization_config"] = {"quant_method": "fp8", "fmt": "e4m3"}
+    assert inspect(directory(tmp_path / "m", config=outer)).quantisation == "fp8"
+    for odd in ({}, {"quant_method": 5}, {"quant_method": "a b"}, {"quant_method": ""}, "fp8", None):
+        found = inspect(directory(tmp_path / "m", config={**CONFIG, "quantization_config": odd}))
+        assert found.quantisation == CONFIG["torch_dtype"]
     latent = {**CONFIG, "kv_lora_rank": 512, "qk_rope_head_dim": 64}
     weights = inspect(directory(tmp_path / "m", config=latent))
     assert (weights.kv_heads, weights.head_dim) == (1, 576)

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ MODELS: dict[str, dict[str, Any]] = {
     one["id"]: one for one in yaml.safe_load((HERE / "architectures.yaml").read_text())
 }
 HEADERS: list[dict[str, Any]] = yaml.safe_load((HERE / "headers.yaml").read_text())
-FIELDS = ("kind", "count", "kv_heads", "key", "value", "window", "convolution", "state")
+FIELDS = ("kind", "count", "kv_heads", "key", "value", "window", "convolution", "state", "state_bits")
 
 
 def groups(rows: list[list[Any]]) -> tuple[Layers, ...]:
@@ -115,10 +116,67 @@ def test_bytes_by_use(tmp_path: Path) -> None:
     weights = inspect(path)
     # Layer 2 is for drafting ahead: the model has two.
     assert (weights.embedding, weights.output, weights.layer) == (64, 62, 20)
-    assert weights.tensors == (path / "model.safetensors").stat().st_size
+    assert weights.draft == 90
+    assert weights.tensors == weights.files[0].size - 90, "which engines do not load"
+    assert weights.files[0].size == (path / "model.safetensors").stat().st_size
     config = json.loads((path / "config.json").read_text())
     (path / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
     assert inspect(path).output == 0
+
+
+@pytest.mark.parametrize(
+    ("tensors", "draft"),
+    [
+        ({"model.layers.0.a.weight": 4, "model.layers.1.a.weight": 4}, 0),
+        ({"model.layers.1.a.weight": 4, "model.layers.2.embed_tokens.weight": 6, "model.layers.3.a.weight": 5}, 11),
+        ({"model.layers.1.a.weight": 4, "mtp.layers.0.a.weight": 6, "mtp.fc.weight": 5}, 11),
+        ({"model.layers.1.a.weight": 4, "model.mtp.fc.weight": 5}, 5),
+        # A tower of its own may have more layers than the language model.
+        ({"model.layers.1.a.weight": 9, "visual.blocks.2.a.weight": 4, "visual.blocks.3.a.weight": 4}, 0),
+    ],
+)
+def test_what_drafts_ahead(tmp_path: Path, tensors: dict[str, int], draft: int) -> None:
+    """The model has two layers."""
+    header, at = {}, 0
+    for name, size in tensors.items():
+        header[name] = entry((size,), at, at + size, "U8")
+        at += size
+    path = directory(tmp_path / "m")
+    (path / "model.safetensors").write_bytes(safetensors(header, at))
+    weights = inspect(path)
+    assert weights.draft == draft
+    assert weights.tensors == weights.files[0].size - draft
+    assert weights.size == sum(file.size for file in weights.files), "on the disk it lies all the same"
+
+
+MAMBA = {
+    "architectures": ["MambaForCausalLM"],
+    "model_type": "mamba",
+    "num_hidden_layers": 3,
+    "hidden_size": 64,
+    "state_size": 16,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "bits"),
+    [
+        ({}, 0),
+        ({"mamba_ssm_dtype": "float32"}, 32),
+        ({"mamba_ssm_cache_dtype": "float32"}, 32),
+        ({"mamba_ssm_dtype": "bfloat16"}, 0),
+        ({"mamba_ssm_dtype": 32}, 0),
+    ],
+)
+def test_states_are_as_wide_as_the_config_says(tmp_path: Path, changes: dict[str, object], bits: int) -> None:
+    (group,) = of(tmp_path, {**MAMBA, **changes}).cache
+    assert (group.kind, group.state_bits) == ("recurrent", bits)
+
+
+def test_states_of_nemotron_h_are_wide_by_default(tmp_path: Path) -> None:
+    config = MODELS["nvidia-nemotron-3-nano-30b-a3b-bf16"]["config"]
+    assert of(tmp_path, config).cache[0].state_bits == 32
+    assert of(tmp_path, {**config, "mamba_ssm_cache_dtype": "bfloat16"}).cache[0].state_bits == 0
 
 
 @pytest.mark.parametrize(
@@ -162,10 +220,12 @@ def test_a_model_by_its_header(tmp_path: Path, header: dict[str, Any]) -> None:
     path = tmp_path / "m.gguf"
     path.write_bytes(gguf(pairs(header)))
     weights = inspect(path)
-    assert weights.cache == groups(header.get("cache", MODELS[header["id"]]["cache"]))
+    # A header does not say how wide states are: llama.cpp keeps all of them in 32 bits.
+    config = tuple(replace(group, state_bits=0) for group in groups(MODELS[header["id"]]["cache"]))
+    assert weights.cache == (groups(header["cache"]) if "cache" in header else config)
     assert weights.feed_forward == header.get("feed_forward", weights.feed_forward)
     # A row that says why llama.cpp differs must differ.
-    assert ("why" in header) == (weights.cache != groups(MODELS[header["id"]]["cache"]))
+    assert ("why" in header) == (weights.cache != config)
 
 
 def test_recurrent_models_of_the_rwkv_family() -> None:
