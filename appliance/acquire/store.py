@@ -41,7 +41,7 @@ def add(model: Model, state: str, progress: Progress, *, group: str = "") -> Non
         with work(progress, f"copying {model.name}", model.weights.size) as bar:
             for file in model.weights.files:
                 if file.url:
-                    os.link(keep.waiting(file, state), draft / file.name)
+                    _place(keep.waiting(file, state), draft / file.name)
                 else:
                     _take(file, draft / file.name, bar, shared=not group)
     except OSError as error:
@@ -82,6 +82,14 @@ def _take(file: WeightFile, target: Path, bar: Bar, *, shared: bool) -> None:
     if _copy(file.path, target, bar) != file.sha256:
         raise _changed(file)
     target.chmod(0o644)
+
+
+def _place(download: Path, target: Path) -> None:
+    """Take a download, whose digest was checked when it came; as a link, so that a kill here costs nothing."""
+    try:
+        os.link(download, target)
+    except OSError:
+        download.rename(target)  # a file system without hard links
 
 
 def _link(file: WeightFile, target: Path) -> bool:

@@ -176,19 +176,20 @@ def size(remote: Remote, *, certificates: str = "") -> int:
 
 def answers(url: str, *, certificates: str = "", seconds: float = 3.0) -> bool:
     """Tell whether anybody answers there within that time, be it with a refusal."""
-    heard = threading.Event()
+    done = threading.Event()
+    heard = []
 
     def knock() -> None:
         try:
             ask(Remote(url=url), certificates=certificates, timeout=seconds).close()
-            heard.set()
+            heard.append(200)
         except WebError as error:
-            if error.status:
-                heard.set()
+            heard.append(error.status)
+        done.set()
 
     # In a thread that nobody waits for: looking up a name has no timeout of its own.
     threading.Thread(target=knock, daemon=True).start()
-    return heard.wait(seconds)
+    return done.wait(seconds) and heard[0] > 0
 
 
 def from_httpx(url: str, error: Exception) -> WebError | None:

@@ -173,6 +173,19 @@ class _Handler(BaseHTTPRequestHandler):
             "gated": "auto" if repo.gated else False, "siblings": siblings, "downloads": 1, "likes": 0,
         })  # fmt: skip
 
+    def tree(self, found: re.Match[str], query: dict[str, str], fault: Fault | None) -> None:
+        repo = self._repository(found["name"], "GatedRepo")
+        if repo is None:
+            return None
+        entries = []
+        for path, where in repo.files.items():
+            size = where.stat().st_size
+            entry: dict[str, Any] = {"type": "file", "oid": "b" * 40, "size": size, "path": path}
+            if is_lfs(path):
+                entry["lfs"] = {"oid": self.hub.digest(where), "size": size, "pointerSize": 134}
+            entries.append(entry)
+        return self._json(entries)
+
     def resolve(self, found: re.Match[str], query: dict[str, str], fault: Fault | None) -> None:
         repo = self._repository(found["name"], "GatedRepo")
         if repo is None:
@@ -332,6 +345,7 @@ ROUTES = (
     (rf"/api/v1/models/{NAME}/repo", _Handler.ms_repo),
     (rf"/api/v1/models/{NAME}/revisions", _Handler.ms_revisions),
     (rf"/api/models/{NAME}(?P<rest>/revision/.+)?", _Handler.info),
+    (rf"/api/models/{NAME}/tree/[^/]+", _Handler.tree),
     (rf"/{NAME}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", _Handler.resolve),
     (rf"/cdn/{NAME}/(?P<sha>[0-9a-f]+)/(?P<path>.+)", _Handler.content),
     (r"/files/(?P<path>.+)", _Handler.file),

@@ -66,6 +66,12 @@ def test_a_model_is_the_same_from_either_hub_and_from_the_disk(here: Here) -> No
     assert one.digest == other.digest == model_digest(files)
 
 
+def test_nothing_else_is_asked(here: Here, hub: Hub) -> None:
+    hubs.find("hf:small/safe", here.access())
+    allowed = ("/api/models/small/safe", "/small/safe/resolve/", "/cdn/small/safe/")
+    assert all(path.startswith(allowed) for path in hub.paths())
+
+
 def test_what_is_pinned_is_asked_for_once(here: Here, hub: Hub) -> None:
     found = hubs.find("hf:small/safe", here.access())
     asked = len(hub.asked)

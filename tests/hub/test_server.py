@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 
 from tests.hub.conftest import SAFETENSORS
 from tests.hub.server import Hub, digest
@@ -17,6 +17,8 @@ def test_hugging_face_s_client(hub: Hub, tmp_path: Path, monkeypatch: pytest.Mon
     for name in ("config.json", "model.safetensors"):
         path = hf_hub_download("small/safe", name, endpoint=hub.url, cache_dir=tmp_path / "cache")
         assert digest(Path(path)) == digest(SAFETENSORS / name)
+    whole = Path(snapshot_download("small/safe", endpoint=hub.url, local_dir=tmp_path / "whole"))
+    assert digest(whole / "model.safetensors") == digest(SAFETENSORS / "model.safetensors")
 
 
 def test_modelscope_s_client(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
