@@ -21,6 +21,7 @@ from appliance.report import Plain
 from appliance.system import transfer
 from tests.hub.conftest import GGUF, SAFETENSORS, Here
 from tests.hub.server import Hub, digest
+from tests.unit.weights import build
 
 
 def model(here: Here, source: str = "hf:small/safe", name: str = "m") -> Model:
@@ -233,3 +234,27 @@ def test_an_interrupt_is_not_held_up_by_a_silent_server(here: Here, hub: Hub, tm
         done = subprocess.run(argv, cwd=str(resources.data("templates").parent), capture_output=True, check=False)
         assert done.returncode == 1
         assert time.monotonic() - began < 8
+
+
+def test_all_shards_of_a_split_gguf_come_whichever_is_named(here: Here, hub: Hub, tmp_path: Path) -> None:
+    paths = build.shards(tmp_path, 3)
+    hub.add("small/split", {f"Q4_K_M/{path.name}": path for path in paths} | {"other-Q8_0.gguf": GGUF})
+    for source in ("hf:small/split:Q4_K_M", f"ms:small/split/Q4_K_M/{paths[1].name}"):
+        wanted = model(here, source)
+        assert [file.name for file in wanted.weights.files] == [path.name for path in paths]
+        acquire.add(wanted, here.access())
+        assert whole(here, wanted)
+    del hub.repositories["small/split"].files[f"Q4_K_M/{paths[2].name}"]
+    with pytest.raises(ArtifactError, match="2 of 3 shards are there"):
+        model(here, "hf:small/split:Q4_K_M")
+
+
+def test_the_shards_that_the_index_names_come_and_no_others(here: Here, hub: Hub, tmp_path: Path) -> None:
+    where = build.directory(tmp_path / "sharded", count=3)
+    files = {path.name: path for path in where.iterdir()}
+    hub.add("small/sharded", {**files, "consolidated.safetensors": SAFETENSORS / "model.safetensors"})
+    wanted = model(here, "hf:small/sharded")
+    acquire.add(wanted, here.access())
+    assert whole(here, wanted)
+    assert not hub.served["consolidated.safetensors"]
+    assert len([file for file in wanted.weights.files if file.name.endswith(".safetensors")]) == 3
