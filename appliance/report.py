@@ -114,14 +114,25 @@ class _PlainBar:
         self._plain, self._label, self._total, self._unit = plain, label, total, unit
         self._done = 0
         self._said = time.monotonic()
+        self._before = 0
+        """What was done when the last line was written."""
 
     def advance(self, amount: int, *, total: int = 0) -> None:
+        if not self._done:
+            self._before = amount  # what an earlier run had done says nothing of the speed
         self._done += amount
         self._total = total or self._total
-        if time.monotonic() - self._said >= Plain.EVERY:
-            self._said = time.monotonic()
-            share = f" ({100 * self._done // self._total} %)" if self._total else ""
+        passed = time.monotonic() - self._said
+        if passed >= Plain.EVERY:
+            share = f" ({100 * self._done // self._total} %{self._speed(passed)})" if self._total else ""
             self._plain.note(f"{self._label}: {amount_text(self._done, self._unit)}{share}")
+            self._said, self._before = time.monotonic(), self._done
+
+    def _speed(self, seconds: float) -> str:
+        rate = (self._done - self._before) / max(seconds, 1)
+        if self._unit != "bytes" or rate <= 0 or seconds < 1:
+            return ""
+        return f", {amount_text(int(rate))}/s, {duration_text((self._total - self._done) / rate)} left"
 
     def close(self) -> None:
         """Nothing to take back."""
@@ -158,12 +169,21 @@ class Terminal(Plain):
 class _RichBar:
     def __init__(self, label: str, total: int, unit: str) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            MofNCompleteColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
         from rich.progress import Progress as Rich
 
-        amount = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
+        bytes_ = (DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
         self._rich = Rich(
-            TextColumn("           {task.description}"), BarColumn(), amount, TimeElapsedColumn(),
+            TextColumn("           {task.description}"), BarColumn(),
+            *(bytes_ if unit == "bytes" else (MofNCompleteColumn(), TimeElapsedColumn())),
             console=Console(stderr=True), transient=True,
         )  # fmt: skip
         self._task = self._rich.add_task(label, total=total or None)
@@ -191,6 +211,13 @@ def work(progress: Progress, label: str, total: int, *, unit: str = "bytes") -> 
         yield bar
     finally:
         bar.close()
+
+
+def duration_text(seconds: float) -> str:
+    """Write a time for people."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def amount_text(amount: int, unit: str = "bytes") -> str:

@@ -2,12 +2,12 @@
 
 import ipaddress
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from appliance import codec
 from appliance.domain.changes import File
 from appliance.domain.deployment import Layout
-from appliance.domain.spec import ApplianceSpec, ModelSpec
+from appliance.domain.spec import ApplianceSpec, Hub, ModelSpec
 from appliance.errors import SpecError
 
 NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
@@ -23,6 +23,9 @@ OWNED = frozenset({
     "n-ctx", "n-threads", "model-alias", "uds", "path", "home", "pythonpath", "ld-preload", "ld-library-path",
 })  # fmt: skip
 """Engine flags that the appliance sets itself."""
+ADDRESS = re.compile(r"https?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._~/-]*)?")
+DOMAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?")
+SOURCES = ("auto", "hf", "ms")
 HEADER = "# Made by llm-appliance; yours to edit, `llm-appliance install` puts changes into force.\n"
 
 Scalar = str | int | float | bool
@@ -34,6 +37,7 @@ class _ApplianceFile:
     runtime: str = "auto"
     listen: str = "127.0.0.1:8080"
     insecure: bool = False
+    hub: Hub = field(default_factory=Hub)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +68,9 @@ def load(files: dict[str, bytes], layout: Layout) -> ApplianceSpec:
         raise SpecError(f"appliance.yaml: version: {main.version} is not known", hint="this release knows version 1")
     host, port = parse_listen(main.listen)
     return check(
-        ApplianceSpec(runtime=main.runtime, host=host, port=port, insecure=main.insecure, models=tuple(models))
+        ApplianceSpec(
+            runtime=main.runtime, host=host, port=port, insecure=main.insecure, hub=main.hub, models=tuple(models)
+        )
     )
 
 
@@ -100,9 +106,23 @@ def check(spec: ApplianceSpec) -> ApplianceSpec:
             f"listen: {spec.listen} can be reached from outside, and no key protects it",
             hint="listen on 127.0.0.1, or say --insecure (insecure: true) if something else guards that address",
         )
+    check_hub(spec.hub)
     for model in spec.models:
         check_model(model)
     return spec
+
+
+def check_hub(hub: Hub) -> None:
+    """Raise SpecError when hubs cannot be asked as it says."""
+    if hub.endpoint and not ADDRESS.fullmatch(hub.endpoint):
+        raise SpecError(f"hub.endpoint: {hub.endpoint!r} is no address", hint="for example https://hf-mirror.com")
+    if hub.modelscope and not (DOMAIN.fullmatch(hub.modelscope) or ADDRESS.fullmatch(hub.modelscope)):
+        raise SpecError(f"hub.modelscope: {hub.modelscope!r} is no domain", hint="for example www.modelscope.ai")
+    if hub.source not in SOURCES:
+        raise SpecError(f"hub.source: {hub.source!r} is no hub", hint=f"one of {', '.join(SOURCES)}")
+    if hub.token_file and (not hub.token_file.startswith("/") or CONTROL.search(hub.token_file)):
+        # Whoever pastes the token itself here must not find it in a log.
+        raise SpecError("hub.token-file: not the absolute path of a file", hint="the token itself goes into that file")
 
 
 def check_model(model: ModelSpec) -> None:
@@ -177,14 +197,17 @@ def _text(content: bytes, source: str) -> str:
         raise SpecError(f"{source}: not UTF-8 at byte {error.start}") from error
 
 
-def _without_models(spec: ApplianceSpec) -> tuple[str, str, int, bool]:
-    return spec.runtime, spec.host, spec.port, spec.insecure
+def _without_models(spec: ApplianceSpec) -> tuple[str, str, int, bool, Hub]:
+    return spec.runtime, spec.host, spec.port, spec.insecure, spec.hub
 
 
 def _dump_appliance(spec: ApplianceSpec) -> bytes:
     data: dict[str, object] = {
         "version": 1, "runtime": spec.runtime, "listen": spec.listen, "insecure": spec.insecure,
     }  # fmt: skip
+    hub = {key: value for key, value in asdict(spec.hub).items() if value != getattr(Hub(), key)}
+    if hub:
+        data["hub"] = hub
     return (HEADER + codec.dump_yaml(data)).encode()
 
 

@@ -3,9 +3,9 @@
 import shutil
 from pathlib import Path
 
-from appliance.acquire import build, debian, store, toolchain, wheels
+from appliance.acquire import build, debian, hub, store, toolchain, wheels
 from appliance.acquire.source import Source
-from appliance.domain.deployment import Artifact, Deployment
+from appliance.domain.deployment import Artifact, Deployment, Model
 from appliance.errors import ApplianceError, ArtifactError
 from appliance.report import Progress
 from appliance.system.machine import Machine
@@ -26,8 +26,23 @@ def acquire(deployment: Deployment, machine: Machine, source: Source, progress: 
             _discard_drafts(Path(deployment.layout.state))
             raise
     toolchain.discard(Path(deployment.layout.cache))
+    here = hub.access(
+        hub.settings(deployment.spec.hub, offline=source.offline),
+        cache=deployment.layout.cache,
+        state=deployment.layout.state,
+        progress=progress,
+    )
     for model in deployment.models:
-        store.add(model, deployment.layout.state, progress, group=deployment.group)
+        add(model, here, group=deployment.group)
+    shutil.rmtree(Path(deployment.layout.cache, "hub"), ignore_errors=True)
+
+
+def add(model: Model, here: hub.Access, *, group: str = "") -> None:
+    """Make one model present in the store. Raises ArtifactError or HostError."""
+    if store.has(model, here.state):
+        return
+    hub.bring(model.name, tuple(file for file in model.weights.files if file.url), here)
+    store.add(model, here.state, here.progress, group=group)
 
 
 def _discard_drafts(state: Path) -> None:
@@ -44,7 +59,7 @@ def missing(deployment: Deployment) -> tuple[int, int]:
         for one in deployment.artifacts
         if one.kind in SPACE and not _present(one, deployment)
     )
-    weights = sum(model.weights.size for model in deployment.models if not store.has(model, deployment.layout.state))
+    weights = sum(store.missing(model, deployment.layout.state) for model in deployment.models)
     return engines, weights
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from appliance import resources
+from appliance.acquire import hub
 from appliance.domain.changes import Record
 from appliance.domain.deployment import Model
 from appliance.domain.spec import SMOKE, ModelSpec
@@ -18,12 +19,15 @@ NONE = "none"
 """Source of a model without weights, for the dummy engine."""
 
 
-def resolve(item: ModelSpec, record: Record | None, progress: Progress, *, whole: bool = True) -> Model:
+def resolve(item: ModelSpec, record: Record | None, here: hub.Access, *, whole: bool = True) -> Model:
     """Return the model with digests; files that did not change since they were recorded are not read again.
 
     Without `whole`, only headers of a new model are read and its digests stay empty: enough to tell whether it fits.
+    A hub tells the digests with the headers, and is not asked at all about what is recorded.
     """
     known = _recorded(item, record)
+    if hub.is_reference(item.source):
+        return known or from_hub(item.name, item.source, here)
     if item.source == NONE:
         return Model(name=item.name, source=NONE, weights=_nothing(), digest=model_digest(()))
     path = resources.SMOKE / "smoke.gguf" if item.source == SMOKE else Path(item.source)
@@ -32,11 +36,24 @@ def resolve(item: ModelSpec, record: Record | None, progress: Progress, *, whole
     weights = inspect(path)
     if not whole and not known:
         return Model(name=item.name, source=item.source, weights=weights, digest="")
-    files = tuple(_digested(file, progress) for file in weights.files)
+    files = tuple(_digested(file, here.progress) for file in weights.files)
     if item.source == SMOKE:
         # Small enough to be read each time, so that a plan does not depend on when the appliance was unpacked.
         files = tuple(replace(file, modified=0) for file in files)
     return Model(name=item.name, source=item.source, weights=replace(weights, files=files), digest=model_digest(files))
+
+
+def from_hub(name: str, source: str, here: hub.Access) -> Model:
+    """Return a model from a hub, planned from its headers. Raises SpecError or ArtifactError."""
+    found = hub.find(source, here)
+    return Model(name=name, source=source, weights=found.weights, digest=model_digest(found.weights.files))
+
+
+def pinned(item: ModelSpec, here: hub.Access) -> ModelSpec:
+    """Return the model with its hub and the commit of now in its source. Raises SpecError or ArtifactError."""
+    if not hub.is_reference(item.source):
+        return item
+    return replace(item, source=hub.find(item.source, here).source)
 
 
 def _recorded(item: ModelSpec, record: Record | None) -> Model | None:

@@ -5,6 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
+from appliance.acquire.hub import keep
 from appliance.domain.deployment import Model
 from appliance.domain.weights import WeightFile
 from appliance.errors import ArtifactError, HostError
@@ -25,7 +26,10 @@ def has(model: Model, state: str) -> bool:
 
 
 def add(model: Model, state: str, progress: Progress, *, group: str = "") -> None:
-    """Link or copy a model's files into the store. Raises ArtifactError when a digest does not match."""
+    """Link or copy a model's files into the store. Raises ArtifactError when a digest does not match.
+
+    What a hub has must have been downloaded before.
+    """
     if has(model, state):
         return
     target = home(model, state)
@@ -36,7 +40,10 @@ def add(model: Model, state: str, progress: Progress, *, group: str = "") -> Non
     try:
         with work(progress, f"copying {model.name}", model.weights.size) as bar:
             for file in model.weights.files:
-                _take(file, draft / file.name, bar, shared=not group)
+                if file.url:
+                    _place(keep.waiting(file, state), draft / file.name)
+                else:
+                    _take(file, draft / file.name, bar, shared=not group)
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
         raise HostError(f"{model.name} cannot be stored in {target.parent}: {error.strerror or error}") from error
@@ -44,8 +51,18 @@ def add(model: Model, state: str, progress: Progress, *, group: str = "") -> Non
         shutil.rmtree(draft, ignore_errors=True)
         raise
     sync(draft)
+    if any(file.url for file in model.weights.files):
+        keep.remember(model, state)
     draft.rename(target)
     sync(target.parent)
+    keep.let_go(model, state)
+
+
+def missing(model: Model, state: str) -> int:
+    """Return the bytes that are still to be brought into the store."""
+    if has(model, state):
+        return 0
+    return sum(file.size - (keep.there(file, state) if file.url else 0) for file in model.weights.files)
 
 
 def _take(file: WeightFile, target: Path, bar: Bar, *, shared: bool) -> None:
@@ -65,6 +82,14 @@ def _take(file: WeightFile, target: Path, bar: Bar, *, shared: bool) -> None:
     if _copy(file.path, target, bar) != file.sha256:
         raise _changed(file)
     target.chmod(0o644)
+
+
+def _place(download: Path, target: Path) -> None:
+    """Take a download, whose digest was checked when it came; as a link, so that a kill here costs nothing."""
+    try:
+        os.link(download, target)
+    except OSError:
+        download.rename(target)  # a file system without hard links
 
 
 def _link(file: WeightFile, target: Path) -> bool:

@@ -91,7 +91,7 @@ def add_model(
         replicas=replicas,
         options=_options(options or []),
     )
-    terms = converge.Terms(catalog=catalog, replan=replan, ignore=tuple(ignore or ()))
+    terms = converge.Terms(catalog=catalog, replan=replan, ignore=tuple(ignore or ()), offline=offline)
     wish = names.Wish(quantisation=quantisation, hub=hub)
     if host and not dry_run:
         raise UsageError("--host plans for another machine, nothing can be added there", hint="say --dry-run too")

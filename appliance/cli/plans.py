@@ -56,7 +56,7 @@ def install(
 
     here = site(prefix, as_json=as_json)
     edit = _settings(runtime, listen, insecure)
-    terms = converge.Terms(catalog=catalog, replan=replan, ignore=tuple(ignore or ()))
+    terms = converge.Terms(catalog=catalog, replan=replan, ignore=tuple(ignore or ()), offline=offline)
     if dry_run:
         planned = converge.planned(here, lambda spec: converge.with_smoke(edit(spec)), terms)
         return preview("install", planned, as_json=as_json)

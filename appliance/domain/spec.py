@@ -13,7 +13,8 @@ class ModelSpec:
     name: str
     """Served model name and URL path segment: `[a-z0-9][a-z0-9.-]{0,62}`."""
     source: str
-    """`builtin:smoke`, or the absolute path of a GGUF file (any shard) or a safetensors directory."""
+    """`builtin:smoke`, the absolute path of a GGUF file (any shard) or a safetensors directory, or where a hub has it:
+    `hf:OWNER/REPO@COMMIT`, `hf:OWNER/REPO@COMMIT/FILE.gguf`, the same with `ms:`, `https://HOST/FILE.gguf#sha256=HEX`."""
     engine: str = "auto"
     context: int | None = None
     """Tokens for each request; None = what the model was trained for, as far as memory allows."""
@@ -31,6 +32,22 @@ class ModelSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hub:
+    """Which model hubs are asked, and how; "" = what the environment says, then the hub's own default."""
+
+    endpoint: str = ""
+    """Hugging Face, or a mirror of it: `https://hf-mirror.com` (HF_ENDPOINT)."""
+    modelscope: str = ""
+    """ModelScope's domain, `www.modelscope.ai`, or a URL (MODELSCOPE_DOMAIN)."""
+    source: str = "auto"
+    """Which hub a plain OWNER/REPO is for: `hf`, `ms`, or `auto`, the first that answers."""
+    token_file: str = ""
+    """Absolute path of a file with the access token for Hugging Face; the token itself is kept nowhere else."""
+    offline: bool = False
+    """Hubs are never asked: only what is here is used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ApplianceSpec:
     """The whole appliance as the operator wants it."""
 
@@ -40,6 +57,7 @@ class ApplianceSpec:
     port: int = 8080
     insecure: bool = False
     """Allow an address other than loopback although no key protects it."""
+    hub: Hub = Hub()
     models: tuple[ModelSpec, ...] = ()
 
     @property

@@ -10,13 +10,16 @@ class WeightFile:
     name: str
     """File name inside the model's directory, no path separators."""
     path: str
-    """Absolute path where it was found."""
+    """Absolute path where it was found; "" for a file of a hub."""
     size: int
     """Bytes."""
     sha256: str = ""
     """Hex digest; empty until the file was read whole."""
     modified: int = 0
     """Time of modification when it was read, in nanoseconds since the epoch."""
+    url: str = ""
+    """Where its bytes come from, whatever mirror is set up: `hf:OWNER/REPO@COMMIT/FILE`, `ms:…`, `https://…`; "" for a
+    file of this machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

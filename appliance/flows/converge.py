@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from appliance import acquire, codec, specfile, verify
+from appliance.acquire import hub, store
 from appliance.acquire import models as model_files
-from appliance.acquire import store
 from appliance.acquire.source import Source
 from appliance.apply import Report, apply, differences
 from appliance.catalog import load as load_catalog
@@ -78,6 +78,8 @@ class Terms:
     """Plan what runs already anew too: it may get other GPUs, another engine or more context."""
     ignore: tuple[str, ...] | None = None
     """Findings of the doctor that do not stop it; None = it is not asked."""
+    offline: bool = False
+    """No hub is asked."""
 
 
 def planned(site: Site, edit: Edit, terms: Terms = Terms(), host: Host | None = None) -> Planned:
@@ -85,9 +87,11 @@ def planned(site: Site, edit: Edit, terms: Terms = Terms(), host: Host | None = 
 
     With `host`, plan for that other machine, which has nothing of ours yet.
     """
-    spec, files = read_spec(site)
-    spec = specfile.check(edit(spec))
+    there, files = read_spec(site)
     record = site.generations.record()
+    spec = specfile.check(edit(there))
+    hubs = access(site, spec, offline=terms.offline)
+    spec = specfile.check(_pinned(spec, there, record, hubs))
     here = host or detect(site.machine, state=site.layout.state)
     if site.layout.prefix == "/":
         here = replace(here, root=True)  # it will be root who puts it in force, whoever asks
@@ -97,7 +101,7 @@ def planned(site: Site, edit: Edit, terms: Terms = Terms(), host: Host | None = 
     rows = load_catalog(terms.catalog)
 
     def deployment_of(*, whole: bool) -> Deployment:
-        models = tuple(model_files.resolve(item, record, site.progress, whole=whole) for item in spec.models)
+        models = tuple(model_files.resolve(item, record, hubs, whole=whole) for item in spec.models)
         _refuse_dead_links(models, site)
         return decide(
             spec, models, here, site.layout, rows, python=sys.executable, before=before, anew=terms.replan
@@ -112,12 +116,32 @@ def planned(site: Site, edit: Edit, terms: Terms = Terms(), host: Host | None = 
     return _planned(site, changes, record, here)
 
 
+def access(site: Site, spec: ApplianceSpec, *, offline: bool = False) -> hub.Access:
+    """Return how hubs are asked from here."""
+    told = hub.settings(spec.hub, offline=offline)
+    return hub.access(told, cache=site.layout.cache, state=site.layout.state, progress=site.progress)
+
+
+def _pinned(spec: ApplianceSpec, before: ApplianceSpec, record: Record | None, hubs: hub.Access) -> ApplianceSpec:
+    """Write hub and commit into the sources of models that are new, and of plain ones: they stay what they were.
+
+    A source that somebody wrote by hand without a revision stays as it is; the record holds what it stood for.
+    """
+    recorded = {(model.name, model.source) for model in record.deployment.models} if record else set()
+
+    def one(item: ModelSpec) -> ModelSpec:
+        by_hand = item in before.models and ":" in item.source
+        return item if by_hand or (item.name, item.source) in recorded else model_files.pinned(item, hubs)
+
+    return replace(spec, models=tuple(one(item) for item in spec.models))
+
+
 def converge(site: Site, edit: Edit, source: Source, terms: Terms = Terms()) -> Converged:
     """Make the machine match the edited spec."""
     require_rights(site)
     with lock(Path(site.layout.state, "lock"), site.command):
         site.progress.step("detect")
-        plan = planned(site, edit, terms)
+        plan = planned(site, edit, replace(terms, offline=terms.offline or source.offline))
         return _bring_about(site, plan.changes, source)
 
 
@@ -137,6 +161,8 @@ def add(model: ModelSpec) -> Edit:
 
     def edit(spec: ApplianceSpec) -> ApplianceSpec:
         there = next((item for item in spec.models if item.name == model.name), None)
+        if there and there == replace(model, source=there.source) and hub.same(there.source, model.source):
+            return spec
         if there and there != model:
             raise SpecError(
                 f"a model {model.name} is there already, from {there.source}",
@@ -255,7 +281,12 @@ def _gateway_runs(site: Site) -> bool:
 
 def _refuse_small_disk(deployment: Deployment) -> None:
     engines, weights = acquire.missing(deployment)
-    path = Path(deployment.layout.state)
+    refuse_small_disk(deployment.layout.state, engines, weights)
+
+
+def refuse_small_disk(state: str, engines: int, weights: int) -> None:
+    """Raise HostError when so many bytes find no room there."""
+    path = Path(state)
     while not path.exists():
         path = path.parent
     free = shutil.disk_usage(path).free
@@ -269,6 +300,6 @@ def _refuse_small_disk(deployment: Deployment) -> None:
 
 def _refuse_dead_links(models: tuple[Model, ...], site: Site) -> None:
     for model in models:
-        gone = [file.path for file in model.weights.files if not Path(file.path).exists()]
+        gone = [file.path for file in model.weights.files if not file.url and not Path(file.path).exists()]
         if gone and not store.has(model, site.layout.state):
             raise ArtifactError(f"{model.name}: {gone[0]} is gone and no copy is in the store")

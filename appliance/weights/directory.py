@@ -169,15 +169,14 @@ def _check_index(directory: Path, placed: dict[str, str], headers: dict[str, Saf
             )
 
 
+def is_side(name: str) -> bool:
+    """Whether a file of that name belongs to a model beside its tensors: configuration, tokeniser, template."""
+    return not name.startswith((".", "pytorch_model")) and (name.endswith(_SIDE_ENDINGS) or name in _SIDE_NAMES)
+
+
 def _side_files(directory: Path, names: tuple[str, ...]) -> tuple[WeightFile, ...]:
     """List configuration, tokeniser and template files."""
-    return tuple(
-        _side_file(directory / name)
-        for name in names
-        if not name.startswith((".", "pytorch_model"))
-        and (name.endswith(_SIDE_ENDINGS) or name in _SIDE_NAMES)
-        and not (directory / name).is_dir()
-    )
+    return tuple(_side_file(directory / name) for name in names if is_side(name) and not (directory / name).is_dir())
 
 
 def _side_file(path: Path) -> WeightFile:

@@ -66,6 +66,18 @@ def test_plain_progress_is_a_line_for_each_step() -> None:
     assert third == "           one line"
 
 
+def test_a_bar_says_how_fast_it_is_and_how_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, now = io.StringIO(), [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    with work(Plain(stream), "model", 10 << 20) as bar:
+        bar.advance(4 << 20)  # brought by an earlier run: no part of the speed
+        now[0] += 20
+        bar.advance(2 << 20)
+        now[0] += 5
+        bar.advance(1 << 20)
+    assert stream.getvalue().strip() == "model: 6.0 MiB (60 %, 102.4 KiB/s, 40 s left)"
+
+
 def test_a_bar_says_now_and_then_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     monkeypatch.setattr(Plain, "EVERY", 0.0)

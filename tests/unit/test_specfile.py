@@ -350,3 +350,31 @@ def test_a_model_that_is_added_and_removed_leaves_every_byte(spec: ApplianceSpec
     added = rewritten(replace(spec, models=(*others, extra)), before)
     assert set(added) - set(before) == {path(extra.name)}
     assert rewritten(replace(specfile.load(added, LAYOUT), models=others), added) == before
+
+
+HUB = "hub:\n  endpoint: https://hf-mirror.com\n  token_file: /root/token\n"
+
+
+def test_settings_of_hubs_are_read_and_written() -> None:
+    spec = load(HUB)
+    assert (spec.hub.endpoint, spec.hub.token_file, spec.hub.source) == ("https://hf-mirror.com", "/root/token", "auto")
+    assert rewritten(spec, {MAIN: HUB.encode()})[MAIN] == HUB.encode()
+    assert specfile.load({MAIN: rewritten(spec, {})[MAIN]}, LAYOUT) == spec
+    assert b"hub" not in rewritten(ApplianceSpec(), {})[MAIN]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("hub: {endpoint: mirror}", "hub.endpoint: 'mirror' is no address"),
+        ("hub: {source: github}", "hub.source: 'github' is no hub"),
+        ("hub: {token_file: hf_abcdef}", "hub.token-file: not the absolute path"),
+        ("hub: {token: hf_abcdef}", "hub.token: unknown key"),
+        ("hub: {modelscope: 'a b'}", "hub.modelscope"),
+    ],
+)
+def test_settings_of_hubs_that_cannot_be_meant(text: str, words: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        load(text)
+    assert words in caught.value.message
+    assert "hf_abcdef" not in caught.value.message

@@ -1,0 +1,161 @@
+"""The verbs about weights on the disk: bring a model here, take one away, take away all that nobody needs."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from appliance import acquire, codec
+from appliance.acquire import hub, models, store
+from appliance.acquire.hub import keep
+from appliance.domain.deployment import Deployment, Model
+from appliance.errors import SpecError, UsageError
+from appliance.flows import converge
+from appliance.flows.site import Site, require_rights
+from appliance.system.lock import lock
+from appliance.system.machine import sync
+
+SHORTEST = 6
+"""Characters of a digest that are enough where they fit one model only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One model in the store, or what is left of a download."""
+
+    path: str
+    digest: str
+    """"" for a download."""
+    size: int
+    """Bytes on the disk that are freed when it goes; a file that is linked elsewhere, too, counts all the same."""
+    names: tuple[str, ...] = ()
+    """What it is, or was, called: names of models, sources on hubs."""
+    served: tuple[str, ...] = ()
+    """Models that it is served as."""
+    kept: tuple[int, ...] = ()
+    """Generations that a rollback could reach and that serve it."""
+
+
+def pull(site: Site, source: str, *, offline: bool = False) -> Model:
+    """Bring a model from a hub into the store without serving it; what is there already is left alone."""
+    if not hub.is_reference(source):
+        raise UsageError(f"{source!r} is no model on a hub", hint=f"{hub.FORMS}; add-model takes paths as they are")
+    require_rights(site)
+    with lock(Path(site.layout.state, "lock"), site.command):
+        spec, _ = converge.read_spec(site)
+        here = converge.access(site, spec, offline=offline)
+        found = hub.find(source, here)
+        model = models.from_hub(found.source, found.source, here)
+        converge.refuse_small_disk(site.layout.state, 0, store.missing(model, site.layout.state))
+        acquire.add(model, here)
+        return model
+
+
+def entries(site: Site) -> tuple[Entry, ...]:
+    """Return what the store holds, the largest first."""
+    state = site.layout.state
+    record = site.generations.record()
+    served = _names(record.deployment) if record else {}
+    generations = {number: _names(one) for number, one in _generations(site).items()}
+    sources = {model.digest: model.source for model in keep.stored(state)}
+    home = Path(state, "store", "models")
+    found = []
+    for path in sorted(home.iterdir()) if home.is_dir() else []:
+        digest = path.name
+        now = served.get(digest, ())
+        before = [name for names in generations.values() for name in names.get(digest, ())]
+        called = dict.fromkeys((*now, *before, *([sources[digest]] if digest in sources else [])))
+        kept = tuple(sorted(number for number, names in generations.items() if digest in names))
+        found.append(
+            Entry(path=str(path), digest=digest, size=_size(path), names=tuple(called), served=now, kept=kept)
+        )  # fmt: skip
+    room = keep.room(state)
+    found += [
+        Entry(path=str(path), digest="", size=_size(path), names=("unfinished download",))
+        for path in (sorted(room.iterdir()) if room.is_dir() else [])
+    ]
+    return tuple(sorted(found, key=lambda one: -one.size))
+
+
+def remove(site: Site, word: str) -> Entry:
+    """Take one model out of the store. Raises SpecError for an unknown, an ambiguous or a served one."""
+    require_rights(site)
+    with lock(Path(site.layout.state, "lock"), site.command):
+        entry = choose(entries(site), word)
+        _remove(site, entry)
+        return entry
+
+
+def choose(there: tuple[Entry, ...], word: str) -> Entry:
+    """Return the model of that name, source or beginning of a digest. Raises SpecError."""
+    models_ = [one for one in there if one.digest and not one.digest.startswith(".")]
+    fitting = [one for one in models_ if word in one.names or any(hub.same(name, word) for name in one.names)]
+    fitting = fitting or [one for one in models_ if len(word) >= SHORTEST and one.digest.startswith(word)]
+    if not fitting:
+        known = [name for one in models_ for name in (*one.names[:1], one.digest[:12])]
+        raise SpecError(f"the store holds no {word!r}", hint=f"it holds {', '.join(known) or 'nothing'}")
+    if len(fitting) > 1:
+        raise SpecError(
+            f"{word!r} fits {len(fitting)} models in the store",
+            hint=f"one of {', '.join(one.digest[:12] for one in fitting)}",
+        )
+    if fitting[0].served:
+        name = fitting[0].served[0]
+        raise SpecError(f"{word} is served as {name}", hint=f"llm-appliance remove-model {name}")
+    return fitting[0]
+
+
+def unused(there: tuple[Entry, ...]) -> tuple[Entry, ...]:
+    """Return what no model of any generation that is kept needs."""
+    return tuple(one for one in there if not one.served and not one.kept)
+
+
+def prune(site: Site) -> tuple[Entry, ...]:
+    """Take away what nobody needs, and tell what that was."""
+    require_rights(site)
+    with lock(Path(site.layout.state, "lock"), site.command):
+        doomed = unused(entries(site))
+        for entry in doomed:
+            _remove(site, entry)
+        shutil.rmtree(Path(site.layout.cache, "hub"), ignore_errors=True)
+        return doomed
+
+
+def _remove(site: Site, entry: Entry) -> None:
+    path = Path(entry.path)
+    if not entry.digest:
+        path.unlink(missing_ok=True)
+        return
+    # Out of sight with one rename: what shows under its digest is whole.
+    doomed = path.with_name(f".{path.name}.gone")
+    shutil.rmtree(doomed, ignore_errors=True)
+    path.rename(doomed)
+    sync(path.parent)
+    (keep.sources(site.layout.state) / f"{entry.digest}.json").unlink(missing_ok=True)
+    shutil.rmtree(doomed)
+
+
+def _names(deployment: Deployment) -> dict[str, tuple[str, ...]]:
+    """Return digest -> the models that are served from it."""
+    found: dict[str, tuple[str, ...]] = {}
+    for model in deployment.models:
+        if model.weights.files:
+            found[model.digest] = (*found.get(model.digest, ()), model.name)
+    return found
+
+
+def _generations(site: Site) -> dict[int, Deployment]:
+    """Return the generations on the disk. Raises SpecError where one cannot be read: it may need anything."""
+    home = f"{site.layout.state}/generations"
+    found = {}
+    for name in site.machine.names(home):
+        path = f"{home}/{name}/deployment.json"
+        content = site.machine.read(path, codec.MAX_BYTES) if name.isdigit() else None
+        if content:
+            found[int(name)] = codec.load_json(Deployment, content, source=path)
+    return found
+
+
+def _size(path: Path) -> int:
+    if path.is_file():
+        return path.stat().st_size
+    return sum(one.stat().st_size for one in path.rglob("*") if one.is_file())

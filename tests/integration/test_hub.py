@@ -1,0 +1,46 @@
+"""A server without any model of ours gets one from a hub: planned, downloaded, served, and never asked for again."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from appliance import resources
+from tests.hub.server import Hub
+from tests.integration import product
+from tests.integration.lab import Server
+
+
+@pytest.fixture
+def hub(appliance: Server) -> Iterator[Hub]:
+    """A hub on this machine, where the servers' bridge reaches it."""
+    template = "{{(index .IPAM.Config 0).Gateway}}"
+    argv = ("docker", "network", "inspect", "bridge", "--format", template)
+    address = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=30).stdout.strip()
+    served = Hub(address, cdn=address)
+    served.add("small/gguf", {"smoke-F16.gguf": resources.SMOKE / "smoke.gguf"})
+    yield served
+    served.close()
+
+
+def test_a_model_from_a_hub_answers_through_the_gateway(appliance: Server, hub: Hub) -> None:
+    known = product.chat(appliance, "Say hello.")
+    appliance.run("llm-appliance", "config", "set", "hub.endpoint", hub.url)
+    done = json.loads(
+        appliance.run("llm-appliance", "add-model", "hubby", "hf:small/gguf", "--json", timeout=300).stdout
+    )
+    assert done["status"] == "ok"
+    assert product.chat(appliance, "Say hello.", model="hubby") == known
+    assert product.chat(appliance, "Say hello.", model="hubby", path="/hubby/v1") == known
+    text = appliance.run("cat", "/etc/llm-appliance/models.d/hubby.yaml").stdout
+    commit = hub.repositories["small/gguf"].commit
+    assert f"source: hf:small/gguf@{commit}/smoke-F16.gguf" in text
+    # The hub has gone: the same command, an install and a restart ask nobody.
+    hub.close()
+    for words in (("add-model", "hubby", "hf:small/gguf"), ("install",)):
+        again = json.loads(appliance.run("llm-appliance", *words, "--json", timeout=300).stdout)
+        assert again["data"]["changed"] == 0
+    appliance.run("llm-appliance", "restart", "hubby", timeout=120)
+    assert product.chat(appliance, "Say hello.", model="hubby") == known
+    assert "is served as hubby" in appliance.run("llm-appliance", "rm", "hubby", check=False).stderr
