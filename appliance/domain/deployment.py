@@ -178,11 +178,26 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Launch:
-    """How a service is started."""
+class Program:
+    """One of several programs that make up a service, started once the one before it is ready."""
 
     argv: tuple[str, ...]
+    """May hold `{python}`, the appliance's own interpreter, and `{port:NAME}`, a free port on 127.0.0.1, the same for
+    every program of the service; a word may be such a part or contain it."""
+    ready: str = ""
+    """Address and path, `127.0.0.1:{port:worker}/status`, that answer 200 once it is ready; "" = nobody waits."""
+    once: bool = False
+    """It sets something up and must end with 0; all others end never, or the service does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """How a service is started: one program, or several that are watched over together."""
+
+    argv: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
+    programs: tuple[Program, ...] = ()
+    """Instead of `argv`; each gets `env`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from appliance.catalog import Catalog
 from appliance.domain.deployment import Deployment, Gateway, Layout, Model, Reason, Refusal, Route, Service
 from appliance.domain.host import Host
 from appliance.domain.spec import ApplianceSpec, ModelSpec
-from appliance.engines import engine
+from appliance.engines import engine, health
 from appliance.errors import HostError
 from appliance.gateway import TRIPLETS
 from appliance.plan import choose, keep, ladder, share, size, words
@@ -220,7 +220,7 @@ def _gateway(spec: ApplianceSpec, services: tuple[Service, ...], layout: Layout,
             Route(
                 name=item.name,
                 upstream_model=item.name,
-                health=engine(by_model[item.name][0].engine).HEALTH,
+                health=health(by_model[item.name][0]),
                 replicas=tuple((service.name, service.address) for service in by_model[item.name]),
             )
             for item in spec.models
