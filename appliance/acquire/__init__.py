@@ -3,14 +3,16 @@
 import shutil
 from pathlib import Path
 
-from appliance.acquire import build, debian, store, toolchain, wheels
+from appliance.acquire import build, debian, installed, store, toolchain, wheels
 from appliance.acquire.source import Source
 from appliance.domain.deployment import Artifact, Deployment
 from appliance.errors import ApplianceError, ArtifactError
 from appliance.report import Progress
 from appliance.system.machine import Machine
 
-MAKERS = {"debs": debian.gateway, "build": build.llama_server, "wheels": wheels.environment}
+MAKERS = {
+    "debs": debian.gateway, "build": build.llama_server, "wheels": wheels.environment, "program": installed.program,
+}  # fmt: skip
 """What makes an artifact of each kind; each leaves a finished one alone."""
 
 

@@ -14,7 +14,7 @@ from appliance.errors import SpecError, UsageError
 DIRECTORY = Path(__file__).parent
 SCHEMA: Final = 1
 """What this version reads."""
-KINDS: Final = ("build", "wheels", "image")
+KINDS: Final = ("build", "wheels", "image", "program")
 VERSION: Final = re.compile(r"(\d+(\.\d+)*)?")
 CODE: Final = re.compile(r"\d+\.\da?")
 """How CUDA's capabilities are written: `12.0`, or `12.0a` for code that runs on exactly that one."""
@@ -92,7 +92,9 @@ def _problems(read: Catalog) -> Iterator[str]:
         where = f"releases.{number} ({row.engine} {row.version} {row.accelerator})"
         yield from (f"{where}: {problem}" for problem in _row_problems(row))
         for arch in row.arch:
-            key = (row.engine, row.version, row.accelerator, arch, *sorted({one.kind for one in row.artifacts}))
+            kinds = sorted({one.kind for one in row.artifacts})
+            # One release may come as an image for each kind of GPU.
+            key = (row.engine, row.version, row.accelerator, arch, *row.capabilities, *kinds)
             if key in seen:
                 yield f"{where}: the same as releases.{seen[key]}"
             seen[key] = number

@@ -34,9 +34,10 @@ class Artifact:
     name: str
     kind: str
     """`build` (compiled here from a source package), `wheels` (Python environment), `debs` (unpacked packages),
-    `image` (for a runtime that runs containers)."""
+    `image` (for a runtime that runs containers), `program` (somebody else's, which is there already)."""
     ref: str
-    """What to ask the registry for: `llama-cpp-python==0.3.36`, an image's name and tag, or package names."""
+    """What to ask the registry for: `llama-cpp-python==0.3.36`, an image's name and tag, or package names; a
+    program's name."""
     digest: str
     """SHA-256 (hex) of the source, or of the lock text, plus the recipe: names the directory it is built in."""
     source_sha256: str = ""
@@ -74,6 +75,8 @@ class Release:
     """The torch that it was built against, `2.13.0+cu129`."""
     source: str = ""
     """Where the row's facts come from."""
+    asked: bool = False
+    """Taken only where the operator names the engine."""
 
     @property
     def api(self) -> str:

@@ -41,7 +41,9 @@ class Launched:
         return self.said.read_text()
 
     def children(self) -> list[int]:
-        return [int(pid) for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()]
+        return [
+            int(pid) for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        ]
 
     def until(self, condition: Any, seconds: float = 20) -> None:
         deadline = time.monotonic() + seconds
@@ -68,7 +70,9 @@ def launched(tmp_path: Path) -> Iterator[Any]:
 
 
 def gone(pids: list[int]) -> bool:
-    return not any(Path(f"/proc/{pid}/exe").exists() and b"dummy" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids)
+    return not any(
+        Path(f"/proc/{pid}/exe").exists() and b"dummy" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids
+    )
 
 
 def dummy(port: str, *more: str, ready: str = "/health") -> Program:
@@ -82,7 +86,9 @@ def python(code: str, *words: str, once: bool = True) -> Program:
 
 
 def test_programs_start_in_their_order_and_know_each_others_ports(launched: Any, tmp_path: Path) -> None:
-    ask = "import sys, urllib.request as r; print('answer', r.urlopen(f'http://{sys.argv[1]}/health').status, flush=True)"
+    ask = (
+        "import sys, urllib.request as r; print('answer', r.urlopen(f'http://{sys.argv[1]}/health').status, flush=True)"
+    )
     one = launched(
         dummy("first", "--start-delay", "1"),
         python(ask, "127.0.0.1:{port:first}"),
@@ -131,7 +137,9 @@ def test_when_one_dies_all_end(launched: Any, number: int) -> None:
 
 
 def test_one_that_does_not_listen_is_killed(launched: Any) -> None:
-    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
+    deaf = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
+    )
     one = launched(python(deaf, once=False), dummy("first"))
     one.until(lambda: "deaf" in one.text and "all programs" in one.text)
     began = time.monotonic()
