@@ -52,7 +52,7 @@ def missing(deployment: Deployment) -> tuple[int, int]:
 
 SPACE = {
     "debs": 60 << 20, "build": 1500 << 20, "wheels": 1800 << 20,
-    "vllm": 16 << 30, "sglang": 16 << 30, "lmdeploy": 12 << 30,
+    "vllm": 16 << 30, "sglang": 16 << 30, "lmdeploy": 12 << 30, "fastchat": 8 << 30, "xinference": 9 << 30,
 }  # fmt: skip
 """Bytes that making an artifact takes at its peak: source, compiler and objects measured, a fifth on top. Engines with
 a torch and its CUDA libraries by name: downloaded and unpacked (inferred from the sizes of their wheels)."""

@@ -92,9 +92,10 @@ def _problems(read: Catalog) -> Iterator[str]:
         where = f"releases.{number} ({row.engine} {row.version} {row.accelerator})"
         yield from (f"{where}: {problem}" for problem in _row_problems(row))
         for arch in row.arch:
-            kinds = sorted({one.kind for one in row.artifacts})
-            # One release may come as an image for each kind of GPU.
-            key = (row.engine, row.version, row.accelerator, arch, *row.capabilities, *kinds)
+            kinds = {one.kind for one in row.artifacts}
+            # One release may be there as several images, one for each kind of GPU.
+            made_of = {one.ref for one in row.artifacts} if kinds == {"image"} else kinds
+            key = (row.engine, row.version, row.accelerator, arch, *sorted(made_of))
             if key in seen:
                 yield f"{where}: the same as releases.{seen[key]}"
             seen[key] = number

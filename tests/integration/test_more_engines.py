@@ -10,23 +10,17 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from appliance.catalog import catalog
-from appliance.domain.deployment import Deployment, Service, Setting
 from appliance.engines import engine
-from appliance.render.pages import launches, render
 from appliance.system.http import call
-from appliance.system.machine import environment
 from tests.integration.product import ROOT, SMOKE
-from tests.unit import samples
+from tests.integration.running import Running, running
 
 WEIGHTS = ROOT / "appliance/smoke/safetensors"
 PORT = 18650
@@ -59,64 +53,9 @@ def venv(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-@dataclass
-class Running:
-    service: Service
-    deployment: Deployment
-    process: subprocess.Popen[bytes]
-    log: Path
-
-    def ask(self, path: str, payload: dict[str, Any] | None = None) -> tuple[int, Any]:
-        answer = call(self.service.address, path, payload=payload, timeout=120)
-        return answer.status, answer.json() or answer.body.decode()
-
-    def until(self, path: str, seconds: float = 240) -> float:
-        began = time.monotonic()
-        while self.ask(path)[0] != 200:
-            assert self.process.poll() is None, self.log.read_text()[-6000:]
-            assert time.monotonic() - began < seconds, self.log.read_text()[-6000:]
-            time.sleep(0.5)
-        return time.monotonic() - began
-
-
-@contextmanager
-def running(name: str, program: Path, directory: Path) -> Iterator[Running]:
-    """Start what the plan would start, as a runtime would, with the same few variables."""
-    where = samples.layout(str(directory))
-    plan = samples.deployment(where=where)
-    service = replace(
-        plan.services[0], name="smoke", model="smoke", engine=name, program=str(program), weights=str(WEIGHTS),
-        setting=Setting(context=4096, parallel=2), port=PORT, options=(),
-    )  # fmt: skip
-    plan = replace(plan, services=(service,), python=sys.executable, runtime="supervisord")
-    changes = render(plan)
-    for file in changes.files:
-        target = Path(where.current, file.path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(file.content)
-    from appliance.render.pages import _together
-
-    (unit,) = _together(plan, launches(plan))[0]
-    home = directory / "home"
-    home.mkdir()
-    log = directory / "log"
-    with log.open("wb") as stream:
-        process = subprocess.Popen(
-            unit.launch.argv, cwd="/", stdout=stream, stderr=subprocess.STDOUT, start_new_session=True,
-            env=environment((("HOME", str(home)), ("PYTHONPATH", str(ROOT)), *unit.launch.env)),
-        )  # fmt: skip
-    try:
-        yield Running(service, plan, process, log)
-    finally:
-        process.terminate()
-        code = process.wait(30)
-        print(f"\n{name}: {log.stat().st_size} bytes of log, ended with {code}")
-    assert code == 0, log.read_text()[-3000:]
-
-
 @pytest.fixture(scope="module")
 def server(name: str, venv: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with running(name, venv / PREPARED[name], tmp_path_factory.mktemp(name)) as one:
+    with running(name, venv / PREPARED[name], WEIGHTS, tmp_path_factory.mktemp(name), PORT) as one:
         path = engine(name).HEALTH.replace("{model}", "smoke")
         print(f"\n{name}: healthy after {one.until(path):.1f} s")
         yield one
