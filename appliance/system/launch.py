@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import sys
@@ -26,6 +25,18 @@ PAUSE: Final = 0.1
 """Seconds between two looks whether a program is ready."""
 ORDERLY: Final = 0.3
 """Seconds that an end may come before the order to stop: systemd tells every program of a service by itself."""
+TIE: Final = """
+import ctypes, os, signal, sys
+PR_SET_PDEATHSIG = 1
+ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
+if os.getppid() == int(sys.argv[1]):
+    try:
+        os.execvp(sys.argv[2], sys.argv[2:])
+    except OSError as error:
+        sys.exit(f"launch: {sys.argv[2]}: {error.strerror}")
+"""
+"""Becomes a program that is killed when we are, so that none stays behind alone. `setpriv` could do it too, but it asks
+for capabilities, and a unit that forbids that system call stops it."""
 PORT: Final = re.compile(r"\{port:([a-z]+)\}")
 
 Programs = list[dict[str, Any]]
@@ -43,15 +54,9 @@ class _Service:
 
     async def start(self, programs: Programs) -> None:
         """Start everything in order."""
-        # Whatever happens to us, none of them stays behind alone.
-        tied = ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()
+        tied = (sys.executable, "-I", "-S", "-c", TIE, str(os.getpid()))
         for program in programs:
-            try:
-                process = await asyncio.create_subprocess_exec(*tied, *program["argv"], start_new_session=True)
-            except OSError as error:
-                _say(f"{_name(program)} cannot be started: {error}")
-                self.finish(1)
-                return
+            process = await asyncio.create_subprocess_exec(*tied, *program["argv"], start_new_session=True)
             self.running.append(process)
             if program["once"] and await process.wait() == 0:
                 continue
