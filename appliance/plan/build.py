@@ -20,7 +20,7 @@ SOCKET_LIMIT = 107
 LOAD_RATE = 100 << 20
 """Bytes a second that the slowest disk we expect reads weights at."""
 COMPILE = 600
-"""Seconds that an engine on a GPU may take beside that to load its libraries, compile kernels and capture graphs."""
+"""Seconds that PyTorch, or an engine on a GPU, may take beside that: to load libraries, compile kernels and so on."""
 BESIDE_GPUS = 16
 """Threads of an engine that computes on GPUs."""
 PORTS = range(18100, 19100)
@@ -156,7 +156,7 @@ def _services(
             socket=_socket(layout, name),
             setting=place.setting,
             threads=_threads(item, place, host),
-            start_timeout=60 + model.weights.size // LOAD_RATE + (COMPILE if module.FILLS else 0),
+            start_timeout=60 + model.weights.size // LOAD_RATE + (COMPILE if module.FILLS or release.torch else 0),
             accelerator=release.accelerator,
             gpus=tuple(gpu.visible for gpu in place.gpus),
             vendor=place.gpus[0].vendor if place.gpus else "",
