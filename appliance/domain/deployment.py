@@ -1,6 +1,6 @@
 """What will run here: services, gateway, artifacts, and the reason for each decision."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from appliance.domain.spec import ApplianceSpec
 from appliance.domain.weights import Weights
@@ -199,8 +199,8 @@ class Launch:
 
     argv: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
-    programs: tuple[Program, ...] = ()
-    """Instead of `argv`; each gets `env`."""
+    programs: tuple[Program, ...] = field(default=(), repr=False)
+    """Instead of `argv`; each gets `env`. Not in the repr, which digests of files are made of: units hold none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,6 +33,11 @@ def refuse(model: Model, host: Host, release: Release) -> str | None:
     return None
 
 
+def unfit(model: Model, gpus: tuple[Gpu, ...]) -> str | None:
+    """Everything that it is let serve works everywhere, in 16 bits of one kind or the other."""
+    return None
+
+
 def spreads(model: Model, most: int) -> tuple[int, ...]:
     """Whole layers go to each GPU."""
     return tuple(range(1, min(most, max(1, model.weights.layers)) + 1))

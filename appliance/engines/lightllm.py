@@ -29,6 +29,11 @@ def refuse(model: Model, host: Host, release: Release) -> str | None:
     return None
 
 
+def unfit(model: Model, gpus: tuple[Gpu, ...]) -> str | None:
+    """Refuse types that old GPUs cannot compute with (inferred: as in SGLang, whose kernels it uses)."""
+    return torch.too_old(model.weights, gpus, ("Gemma2", "Gemma3"), {"mxfp4": "8.0", "fp8": "8.9"})
+
+
 def spreads(model: Model, most: int) -> tuple[int, ...]:
     """Every GPU keeps a part of each layer, so the heads must divide."""
     return tuple(ranks for ranks in range(1, most + 1) if torch.divides(model.weights, ranks))

@@ -29,6 +29,11 @@ def refuse(model: Model, host: Host, release: Release) -> str | None:
     return None
 
 
+def unfit(model: Model, gpus: tuple[Gpu, ...]) -> str | None:
+    """Everything works everywhere."""
+    return None
+
+
 def spreads(model: Model, most: int) -> tuple[int, ...]:
     """Whole layers go to each GPU, so any number will do."""
     return tuple(range(1, min(most, max(1, model.weights.layers)) + 1))

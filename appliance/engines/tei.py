@@ -45,6 +45,11 @@ def refuse(model: Model, host: Host, release: Release) -> str | None:
     return None
 
 
+def unfit(model: Model, gpus: tuple[Gpu, ...]) -> str | None:
+    """Its images are each for one kind of GPU, which the catalog knows."""
+    return None
+
+
 def spreads(model: Model, most: int) -> tuple[int, ...]:
     """One GPU for each replica."""
     return (1,)

@@ -5,7 +5,7 @@ from typing import Final
 from appliance.domain.changes import Page
 from appliance.domain.deployment import Launch, Load, Model, Program, Release, Service, Setting
 from appliance.domain.host import Gpu, Host
-from appliance.memory import GIB, eager
+from appliance.memory import GIB, eager, torch
 
 NAME: Final = "xinference"
 HEALTH: Final = "/v1/models/{model}"
@@ -29,6 +29,11 @@ def refuse(model: Model, host: Host, release: Release) -> str | None:
     if not weights.architecture.endswith("ForCausalLM"):
         return f"is set up for text models only here, {model.name} is {weights.architecture}"
     return None
+
+
+def unfit(model: Model, gpus: tuple[Gpu, ...]) -> str | None:
+    """Refuse types that old GPUs cannot compute with."""
+    return torch.too_old(model.weights, gpus, ("Gemma2", "Gemma3"), {})
 
 
 def spreads(model: Model, most: int) -> tuple[int, ...]:

@@ -101,8 +101,8 @@ def test_types_that_old_gpus_cannot_compute_with(quantisation: str, lowest: dict
 @pytest.mark.parametrize(
     ("architecture", "by"),
     [
-        ("Gemma2ForCausalLM", {"vllm", "sglang", "lmdeploy"}),
-        ("Gemma3ForConditionalGeneration", {"vllm", "sglang", "lmdeploy"}),
+        ("Gemma2ForCausalLM", {"vllm", "sglang", "lmdeploy", "lightllm", "xinference"}),
+        ("Gemma3ForConditionalGeneration", {"vllm", "sglang", "lmdeploy", "lightllm", "xinference"}),
         ("Glm4ForCausalLM", {"vllm"}),
         ("Plamo2ForCausalLM", {"vllm"}),
         ("GemmaForCausalLM", set()),
