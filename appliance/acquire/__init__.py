@@ -3,14 +3,16 @@
 import shutil
 from pathlib import Path
 
-from appliance.acquire import build, debian, hub, store, toolchain, wheels
+from appliance.acquire import build, debian, hub, installed, store, toolchain, wheels
 from appliance.acquire.source import Source
 from appliance.domain.deployment import Artifact, Deployment, Model
 from appliance.errors import ApplianceError, ArtifactError
 from appliance.report import Progress
 from appliance.system.machine import Machine
 
-MAKERS = {"debs": debian.gateway, "build": build.llama_server, "wheels": wheels.environment}
+MAKERS = {
+    "debs": debian.gateway, "build": build.llama_server, "wheels": wheels.environment, "program": installed.program,
+}  # fmt: skip
 """What makes an artifact of each kind; each leaves a finished one alone."""
 
 
@@ -65,7 +67,7 @@ def missing(deployment: Deployment) -> tuple[int, int]:
 
 SPACE = {
     "debs": 60 << 20, "build": 1500 << 20, "wheels": 1800 << 20,
-    "vllm": 16 << 30, "sglang": 16 << 30, "lmdeploy": 12 << 30,
+    "vllm": 16 << 30, "sglang": 16 << 30, "lmdeploy": 12 << 30, "fastchat": 8 << 30, "xinference": 9 << 30,
 }  # fmt: skip
 """Bytes that making an artifact takes at its peak: source, compiler and objects measured, a fifth on top. Engines with
 a torch and its CUDA libraries by name: downloaded and unpacked (inferred from the sizes of their wheels)."""

@@ -14,7 +14,7 @@ from appliance.errors import SpecError, UsageError
 DIRECTORY = Path(__file__).parent
 SCHEMA: Final = 1
 """What this version reads."""
-KINDS: Final = ("build", "wheels", "image")
+KINDS: Final = ("build", "wheels", "image", "program")
 VERSION: Final = re.compile(r"(\d+(\.\d+)*)?")
 CODE: Final = re.compile(r"\d+\.\da?")
 """How CUDA's capabilities are written: `12.0`, or `12.0a` for code that runs on exactly that one."""
@@ -92,7 +92,10 @@ def _problems(read: Catalog) -> Iterator[str]:
         where = f"releases.{number} ({row.engine} {row.version} {row.accelerator})"
         yield from (f"{where}: {problem}" for problem in _row_problems(row))
         for arch in row.arch:
-            key = (row.engine, row.version, row.accelerator, arch, *sorted({one.kind for one in row.artifacts}))
+            kinds = {one.kind for one in row.artifacts}
+            # One release may be there as several images, one for each kind of GPU.
+            made_of = {one.ref for one in row.artifacts} if kinds == {"image"} else kinds
+            key = (row.engine, row.version, row.accelerator, arch, *sorted(made_of))
             if key in seen:
                 yield f"{where}: the same as releases.{seen[key]}"
             seen[key] = number

@@ -15,7 +15,7 @@ from appliance.system.machine import Machine
 
 TOOLS = (
     "apt-get", "dpkg-deb", "c++", "cmake", "ninja", "docker", "nginx", "systemctl", "systemd-analyze",
-    "useradd", "journalctl",
+    "useradd", "journalctl", "ollama",
 )  # fmt: skip
 """The vendors name theirs themselves."""
 

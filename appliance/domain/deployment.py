@@ -1,6 +1,6 @@
 """What will run here: services, gateway, artifacts, and the reason for each decision."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from appliance.domain.spec import ApplianceSpec
 from appliance.domain.weights import Weights
@@ -34,9 +34,10 @@ class Artifact:
     name: str
     kind: str
     """`build` (compiled here from a source package), `wheels` (Python environment), `debs` (unpacked packages),
-    `image` (for a runtime that runs containers)."""
+    `image` (for a runtime that runs containers), `program` (somebody else's, which is there already)."""
     ref: str
-    """What to ask the registry for: `llama-cpp-python==0.3.36`, an image's name and tag, or package names."""
+    """What to ask the registry for: `llama-cpp-python==0.3.36`, an image's name and tag, or package names; a
+    program's name."""
     digest: str
     """SHA-256 (hex) of the source, or of the lock text, plus the recipe: names the directory it is built in."""
     source_sha256: str = ""
@@ -74,6 +75,8 @@ class Release:
     """The torch that it was built against, `2.13.0+cu129`."""
     source: str = ""
     """Where the row's facts come from."""
+    asked: bool = False
+    """Taken only where the operator names the engine."""
 
     @property
     def api(self) -> str:
@@ -178,11 +181,26 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Launch:
-    """How a service is started."""
+class Program:
+    """One of several programs that make up a service, started once the one before it is ready."""
 
     argv: tuple[str, ...]
+    """May hold `{python}`, the appliance's own interpreter, and `{port:NAME}`, a free port on 127.0.0.1, the same for
+    every program of the service; a word may be such a part or contain it."""
+    ready: str = ""
+    """Address and path, `127.0.0.1:{port:worker}/status`, that answer 200 once it is ready; "" = nobody waits."""
+    once: bool = False
+    """It sets something up and must end with 0; all others end never, or the service does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """How a service is started: one program, or several that are watched over together."""
+
+    argv: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
+    programs: tuple[Program, ...] = field(default=(), repr=False)
+    """Instead of `argv`; each gets `env`. Not in the repr, which digests of files are made of: units hold none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

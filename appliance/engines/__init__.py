@@ -33,7 +33,7 @@ class Engine(Protocol):
 
     @property
     def HEALTH(self) -> str:  # noqa: N802
-        """URL path that answers 200 once it serves."""
+        """URL path that answers 200 once it serves; may hold `{model}`, the served model's name."""
 
     @property
     def PARALLEL(self) -> int:  # noqa: N802
@@ -92,3 +92,8 @@ def engine(name: str) -> Engine:
         return engines()[name]
     except KeyError:
         raise SpecError(f"no engine is called {name!r}", hint=f"engines: {', '.join(sorted(engines()))}") from None
+
+
+def health(service: Service) -> str:
+    """Return the URL path that answers 200 once this service serves its model."""
+    return engine(service.engine).HEALTH.replace("{model}", service.model)

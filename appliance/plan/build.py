@@ -6,7 +6,7 @@ from appliance.catalog import Catalog
 from appliance.domain.deployment import Deployment, Gateway, Layout, Model, Reason, Refusal, Route, Service
 from appliance.domain.host import Host
 from appliance.domain.spec import ApplianceSpec, ModelSpec
-from appliance.engines import engine
+from appliance.engines import engine, health
 from appliance.errors import HostError
 from appliance.gateway import TRIPLETS
 from appliance.plan import choose, keep, ladder, share, size, words
@@ -20,7 +20,7 @@ SOCKET_LIMIT = 107
 LOAD_RATE = 100 << 20
 """Bytes a second that the slowest disk we expect reads weights at."""
 COMPILE = 600
-"""Seconds that an engine on a GPU may take beside that to load its libraries, compile kernels and capture graphs."""
+"""Seconds that PyTorch, or an engine on a GPU, may take beside that: to load libraries, compile kernels and so on."""
 BESIDE_GPUS = 16
 """Threads of an engine that computes on GPUs."""
 PORTS = range(18100, 19100)
@@ -161,7 +161,7 @@ def _services(
             socket=_socket(layout, name),
             setting=place.setting,
             threads=_threads(item, place, host),
-            start_timeout=60 + model.weights.size // LOAD_RATE + (COMPILE if module.FILLS else 0),
+            start_timeout=60 + model.weights.size // LOAD_RATE + (COMPILE if module.FILLS or release.torch else 0),
             accelerator=release.accelerator,
             gpus=tuple(gpu.visible for gpu in place.gpus),
             vendor=place.gpus[0].vendor if place.gpus else "",
@@ -225,7 +225,7 @@ def _gateway(spec: ApplianceSpec, services: tuple[Service, ...], layout: Layout,
             Route(
                 name=item.name,
                 upstream_model=item.name,
-                health=engine(by_model[item.name][0].engine).HEALTH,
+                health=health(by_model[item.name][0]),
                 replicas=tuple((service.name, service.address) for service in by_model[item.name]),
             )
             for item in spec.models

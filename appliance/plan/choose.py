@@ -99,7 +99,7 @@ def verdicts(item: ModelSpec, model: Model, host: Host, catalog: Catalog, runtim
     """Judge every row that is asked for, in the catalog's order, which is the order of preference."""
     if item.engine != "auto":
         engine(item.engine)
-    rows = [row for row in catalog.releases if item.engine in ("auto", row.engine)]
+    rows = [row for row in catalog.releases if item.engine == row.engine or (item.engine == "auto" and not row.asked)]
     if not rows:
         raise HostError(f"the catalog holds no release of {item.engine}", hint="leave --engine out to choose")
     for row in rows:
@@ -161,6 +161,8 @@ def _name(artifact: Artifact, row: Release, host: Host) -> str:
     if artifact.kind == "build":
         compiler = (host.cuda_toolkit,) if row.api == "cuda" else ()
         return _digest(*origin, host.arch, *host.cpu_flags, *artifact.pins, *compiler)
+    if artifact.kind == "program":
+        return _digest(*origin, dict(host.tools).get(artifact.ref, ""))
     lock = requirements(artifact)
     if not lock:
         return _digest(*origin, *artifact.pins, *artifact.indexes, host.python, host.arch)

@@ -1,7 +1,8 @@
 """Renders every page of a deployment into a Changeset."""
 
 import hashlib
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from functools import cache
 
 import jinja2
@@ -9,7 +10,7 @@ import jinja2
 from appliance import codec, gateway, resources
 from appliance.domain.changes import Changeset, File, Page, Unit
 from appliance.domain.deployment import Deployment, Launch, Service
-from appliance.engines import VISIBILITY, engine
+from appliance.engines import VISIBILITY, engine, health
 from appliance.errors import ApplianceError
 from appliance.render import quoting
 from appliance.runtimes import runtime
@@ -28,11 +29,12 @@ COMPLETION = (
 
 def render(deployment: Deployment, spec_files: tuple[File, ...] = ()) -> Changeset:
     """Return all files of a deployment; `spec_files` are the operator's own, byte for byte."""
-    units = launches(deployment)
+    units, together = _together(deployment, launches(deployment))
     pages = (
         *(COMPLETION if deployment.layout.prefix == "/" else ()),
         *gateway.pages(deployment),
         *runtime(deployment.runtime).pages(deployment, units),
+        *together,
         *(page for unit in units for page in engine(unit.service.engine).pages(unit.service)),
     )
     plan = File(path=DEPLOYMENT, content=codec.dump_json(deployment).encode())
@@ -43,7 +45,7 @@ def render(deployment: Deployment, spec_files: tuple[File, ...] = ()) -> Changes
 def launches(deployment: Deployment) -> tuple[Unit, ...]:
     """Return each service with its argv and environment."""
     return tuple(
-        Unit(service=service, launch=_with_gpus(module.launch(service), service), health=module.HEALTH)
+        Unit(service=service, launch=_with_gpus(module.launch(service), service), health=health(service))
         for service in deployment.services
         for module in (engine(service.engine),)
     )
@@ -54,6 +56,27 @@ def _with_gpus(launch: Launch, service: Service) -> Launch:
     if not service.gpus:
         return launch
     return replace(launch, env=(*launch.env, (VISIBILITY[service.vendor], ",".join(service.gpus))))
+
+
+def _together(deployment: Deployment, units: tuple[Unit, ...]) -> tuple[tuple[Unit, ...], tuple[Page, ...]]:
+    """Start services that are several programs by the one that watches over them, which reads a page of its own.
+
+    The page's digest is among the words: when the page changes the unit does, and so the service is restarted.
+    """
+    started, pages = [], []
+    for unit in units:
+        if not unit.launch.programs:
+            started.append(unit)
+            continue
+        text = json.dumps([asdict(program) for program in unit.launch.programs], indent=1) + "\n"
+        page = Page(path=f"launch/{unit.service.name}.json", names={"json": text})
+        argv = (
+            deployment.python, "-m", "appliance.system.launch", f"{deployment.layout.current}/{page.path}",
+            hashlib.sha256(text.encode()).hexdigest(),
+        )  # fmt: skip
+        pages.append(page)
+        started.append(replace(unit, launch=replace(unit.launch, argv=argv, programs=())))
+    return tuple(started), tuple(pages)
 
 
 def _file(page: Page) -> File:

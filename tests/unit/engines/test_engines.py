@@ -101,8 +101,8 @@ def test_types_that_old_gpus_cannot_compute_with(quantisation: str, lowest: dict
 @pytest.mark.parametrize(
     ("architecture", "by"),
     [
-        ("Gemma2ForCausalLM", {"vllm", "sglang", "lmdeploy"}),
-        ("Gemma3ForConditionalGeneration", {"vllm", "sglang", "lmdeploy"}),
+        ("Gemma2ForCausalLM", {"vllm", "sglang", "lmdeploy", "lightllm", "xinference"}),
+        ("Gemma3ForConditionalGeneration", {"vllm", "sglang", "lmdeploy", "lightllm", "xinference"}),
         ("Glm4ForCausalLM", {"vllm"}),
         ("Plamo2ForCausalLM", {"vllm"}),
         ("GemmaForCausalLM", set()),
@@ -379,11 +379,13 @@ def test_an_environment_is_named_by_its_digest(name: str) -> None:
 def test_nobody_else_can_reach_an_engine(name: str) -> None:
     module = engine(name)
     launch = module.launch(replace(ON_GPUS, options=(), port=18100 if module.ADDRESS == "tcp" else 0))
-    words = (*launch.argv, *(value for _, value in launch.env))
-    assert "0.0.0.0" not in words
+    programs = (word for one in launch.programs for word in one.argv)
+    words = (*launch.argv, *programs, *(value for _, value in launch.env))
+    parts = {part for word in words for part in re.split("[/:]", word)}
+    assert not any("0.0.0.0" in word for word in words)
     assert sum(SERVICE.socket in word for word in words) == (module.ADDRESS == "unix")
-    assert sum(word == "127.0.0.1" for word in words) == (module.ADDRESS == "tcp")
-    assert ("18100" in words) == (module.ADDRESS == "tcp")
+    assert ("127.0.0.1" in parts) == (module.ADDRESS == "tcp")
+    assert ("18100" in parts) == (module.ADDRESS == "tcp")
 
 
 @pytest.mark.parametrize(
