@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from appliance.cli import tuning
 from appliance.cli.doctor import Ignore
 from appliance.cli.plans import preview, report
 from appliance.cli.site import (
@@ -46,6 +47,20 @@ def add_model(
     options: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A flag of the engine, without its dashes.")
     ] = None,
+    engine_version: tuning.Version = "",
+    dtype: tuning.Dtype = "auto",
+    quantisation: tuning.Quantisation = "",
+    batched_tokens: tuning.BatchedTokens = None,
+    memory_share: tuning.MemoryShare = None,
+    eager: tuning.Eager = False,
+    trust_remote_code: tuning.TrustRemoteCode = False,
+    chat_template: tuning.ChatTemplate = "",
+    tool_parser: tuning.ToolParser = "",
+    reasoning_parser: tuning.ReasoningParser = "",
+    lora: tuning.Lora = None,
+    task: tuning.Task = "chat",
+    seed: tuning.Seed = None,
+    pipeline_parallel: tuning.PipelineParallel = 1,
     catalog: Catalog = None,
     replan: Replan = False,
     ignore: Ignore = None,
@@ -57,7 +72,7 @@ def add_model(
 ) -> int:
     """Serve one more model beside those that are served already."""
     from appliance.acquire.source import Source
-    from appliance.domain.spec import SMOKE, ModelSpec
+    from appliance.domain.spec import SMOKE, ModelSpec, Tuning
     from appliance.flows import converge
 
     here = site(prefix, as_json=as_json)
@@ -74,6 +89,22 @@ def add_model(
         strict=strict,
         replicas=replicas,
         options=_options(options or []),
+        version=engine_version,
+        adapters=tuning.adapters(lora or []),
+        tuning=Tuning(
+            dtype=dtype,
+            quantisation=quantisation,
+            batched_tokens=batched_tokens,
+            memory_share=memory_share,
+            eager=eager,
+            trust_remote_code=trust_remote_code,
+            chat_template=tuning.file(chat_template),
+            tool_parser=tool_parser,
+            reasoning_parser=reasoning_parser,
+            task=task,
+            seed=seed,
+            pipeline_parallel=pipeline_parallel,
+        ),
     )
     terms = converge.Terms(catalog=catalog, replan=replan, ignore=tuple(ignore or ()))
     if host and not dry_run:

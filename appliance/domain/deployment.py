@@ -1,8 +1,8 @@
 """What will run here: services, gateway, artifacts, and the reason for each decision."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from appliance.domain.spec import ApplianceSpec
+from appliance.domain.spec import ApplianceSpec, Tuning
 from appliance.domain.weights import Weights
 
 
@@ -132,6 +132,8 @@ class Setting:
     """What vLLM and SGLang take of a GPU's total memory, LMDeploy of what is free after the weights; 0 = not said."""
     batched_tokens: int = 0
     """Prompt tokens computed at once; 0 = the engine's default."""
+    pipeline_parallel: int = 1
+    """Groups of `tensor_parallel` GPUs that have so many layers each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +167,9 @@ class Service:
     port: int = 0
     """TCP port on 127.0.0.1 of an engine that knows no unix sockets; 0 = it listens on `socket`."""
     options: tuple[tuple[str, str], ...] = ()
+    tuning: Tuning = field(default_factory=Tuning)
+    adapters: tuple[tuple[str, str], ...] = ()
+    """(name, absolute path)."""
 
     @property
     def memory(self) -> int:

@@ -7,6 +7,7 @@ from appliance.domain.deployment import Launch, Load, Model, Release, Service, S
 from appliance.domain.host import Gpu, Host
 from appliance.domain.version import version
 from appliance.memory import GIB, MIB, rounded, torch
+from appliance.options import Flag, Flags, said, words
 
 NAME: Final = "vllm"
 HEALTH: Final = "/health"
@@ -30,6 +31,37 @@ SINCE: Final = {
     "Qwen4ExpForConditionalGeneration": "0.30.0",
 }
 """Architecture -> the release that its recipe asks for, where that is newer than the oldest one in the catalog."""
+FLAGS: Final[Flags] = {
+    "context": said("--max-model-len"),
+    "dtype": said("--dtype"),
+    "kv_type": said("--kv-cache-dtype"),
+    "gpus": said("--tensor-parallel-size"),
+    "pipeline_parallel": said("--pipeline-parallel-size"),
+    "memory_share": said("--gpu-memory-utilization"),
+    "parallel": said("--max-num-seqs"),
+    "batched_tokens": said("--max-num-batched-tokens"),
+    "quantisation": said("--quantization"),
+    "eager": said("--enforce-eager"),
+    "trust_remote_code": said("--trust-remote-code"),
+    "chat_template": said("--chat-template"),
+    "tool_parser": said("--tool-call-parser", "--enable-auto-tool-choice"),
+    "reasoning_parser": said("--reasoning-parser"),
+    "task": Flag(
+        values={
+            "embed": ("--runner", "pooling", "--convert", "embed"),
+            "rerank": ("--runner", "pooling", "--convert", "classify"),
+            "transcribe": (),
+        }
+    ),
+    "seed": said("--seed"),
+    "adapters": said("--lora-modules", "--enable-lora"),
+}
+OWNED: Final = {
+    "model": "the model's files", "served-model-name": "the model's name", "uds": "its socket", "host": "its socket",
+    "port": "its socket", "api-key": "the gateway stands in front", "config": "its flags would override the plan's",
+    "kv-cache-memory-bytes": "say --memory-share", "data-parallel-size": "say --replicas",
+}  # fmt: skip
+"""Flags that the appliance sets, or leaves unset on purpose."""
 
 
 def refuse(model: Model, host: Host, release: Release) -> str | None:
@@ -66,20 +98,20 @@ def estimate(model: Model, setting: Setting, gpus: tuple[Gpu, ...]) -> tuple[Loa
     cache = torch.cache(weights, setting, batched)
     if not gpus:
         whole = (
-            ("weights", torch.weights_on_rank(weights, 1)),
+            ("weights", torch.weights_on_rank(weights, setting)),
             ("KV cache", rounded(cache, GIB)),  # its variable takes whole GiB
             ("activations", torch.activations(weights, batched, sequences, 1)),
             ("processes", torch.PROCESS),
         )
         return (Load(device="ram", items=whole),)
     items = (
-        ("weights", torch.weights_on_rank(weights, ranks)),
+        ("weights", torch.weights_on_rank(weights, setting)),
         ("KV cache", cache),
         ("activations", torch.activations(weights, batched, min(sequences, batched), ranks)),
         ("CUDA graphs", 256 * MIB + weights.layers * 6 * MIB),
-        ("libraries", torch.overhead(ranks)),
+        ("libraries", torch.overhead(len(gpus))),
     )
-    ram = Load(device="ram", items=(("processes", torch.PROCESS * ranks),))
+    ram = Load(device="ram", items=(("processes", torch.PROCESS * len(gpus)),))
     return (ram, *(Load(device=gpu.device, items=items) for gpu in gpus))
 
 
@@ -95,18 +127,12 @@ def program(release: Release, state: str, python: str) -> str:
 
 def launch(service: Service) -> Launch:
     """Everything that the plan has decided is said, so that no default of a release changes it."""
-    setting = service.setting
     return Launch(
         argv=(
             service.program, "serve", service.weights,
             "--served-model-name", service.model,
             "--uds", service.socket,
-            "--max-model-len", str(setting.context),
-            "--dtype", setting.dtype,
-            "--kv-cache-dtype", setting.kv_type,
-            *_gpus(setting),
-            *(("--max-num-seqs", str(setting.parallel)) if setting.parallel > 1 else ()),
-            *(word for name, value in service.options for word in (f"--{name}", value) if word),
+            *words(FLAGS, service),
         ),
         env=(
             ("HF_HUB_OFFLINE", "1"), ("VLLM_NO_USAGE_STATS", "1"), ("VLLM_DO_NOT_TRACK", "1"),
@@ -118,16 +144,6 @@ def launch(service: Service) -> Launch:
 def pages(service: Service) -> tuple[Page, ...]:
     """Everything is on the command line."""
     return ()
-
-
-def _gpus(setting: Setting) -> tuple[str, ...]:
-    """Nothing on the CPU, where there is no share to be told."""
-    if not setting.memory_share:
-        return ()
-    return (
-        "--tensor-parallel-size", str(setting.tensor_parallel),
-        "--gpu-memory-utilization", f"{setting.memory_share:.3f}",
-    )  # fmt: skip
 
 
 def _ram(service: Service) -> tuple[tuple[str, str], ...]:

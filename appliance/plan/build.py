@@ -6,10 +6,10 @@ from appliance.catalog import Catalog
 from appliance.domain.deployment import Deployment, Gateway, Layout, Model, Reason, Refusal, Route, Service
 from appliance.domain.host import Host
 from appliance.domain.spec import ApplianceSpec, ModelSpec
-from appliance.engines import engine
+from appliance.engines import engine, upstream
 from appliance.errors import HostError
 from appliance.gateway import TRIPLETS
-from appliance.plan import choose, keep, share, size
+from appliance.plan import choose, keep, share, size, wishes
 from appliance.plan.room import pools, room
 from appliance.runtimes import runtime, runtimes
 
@@ -48,6 +48,7 @@ def plan(
     for item, model in _pairs(spec, models):
         if item.name in kept:
             continue
+        wishes.check(item, chosen)
         candidates = choose.candidates(item, model, host, catalog, chosen)
         fits[item.name], here = size.fit(item, model, candidates, host, here)
         artifacts |= {one.digest: one for one in fits[item.name].candidate.release.artifacts}
@@ -60,7 +61,7 @@ def plan(
         if item.name in fits:
             fitted = fits[item.name]
             why = size.explain(item, model, services[item.name], fitted, host)
-            told[item.name] = (choose.reason(item, fitted.candidate, fitted.refused), why)
+            told[item.name] = (choose.reason(item, fitted.candidate, fitted.refused), why, *wishes.warnings(item))
     owner, gateway_user, group = _accounts(host, layout)
     gateway_artifact = choose.gateway(catalog, host)
     used = dict.fromkeys(digest for service in ordered for digest in service.artifacts)
@@ -132,6 +133,8 @@ def _services(
             artifacts=tuple(one.digest for one in release.artifacts),
             port=next(ports) if module.ADDRESS == "tcp" else 0,
             options=item.options,
+            tuning=item.tuning,
+            adapters=item.adapters,
         )
         for name, place in zip(names, fitted.places, strict=True)
     )
@@ -180,11 +183,12 @@ def _gateway(spec: ApplianceSpec, services: tuple[Service, ...], layout: Layout,
         workers=min(host.cpus, 8),
         routes=tuple(
             Route(
-                name=item.name,
-                upstream_model=item.name,
+                name=name,
+                upstream_model=name if name != item.name else upstream(by_model[name][0]),
                 health=engine(by_model[item.name][0].engine).HEALTH,
                 replicas=tuple((service.name, service.address) for service in by_model[item.name]),
             )
             for item in spec.models
+            for name in (item.name, *(name for name, _ in item.adapters))
         ),
     )

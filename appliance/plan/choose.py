@@ -9,7 +9,7 @@ from appliance.catalog import Catalog, requirements
 from appliance.domain.deployment import Artifact, Model, Reason, Refusal, Release
 from appliance.domain.host import Gpu, Host
 from appliance.domain.spec import ModelSpec
-from appliance.engines import engine, engines
+from appliance.engines import engine, engines, unable
 from appliance.errors import HostError
 from appliance.plan import drivers, fitness
 
@@ -93,18 +93,32 @@ def verdicts(item: ModelSpec, model: Model, host: Host, catalog: Catalog, runtim
     rows = [row for row in catalog.releases if item.engine in ("auto", row.engine)]
     if not rows:
         raise HostError(f"the catalog holds no release of {item.engine}", hint="leave --engine out to choose")
+    if item.version:
+        rows = _of_version(item, rows)
     for row in rows:
         if host.arch not in row.arch and any(_same(row, other) and host.arch in other.arch for other in rows):
             continue  # the same release for another processor: the row for this one says what is to be said
-        why = _refuse(row, model, host)
+        why = _refuse(row, item, model, host)
         fit = fitness.Fit(why=why) if why else fitness.fit(row, host, item.gpus, runtime)
         yield Verdict(row=row, groups=fit.groups, why=fit.why, absent=fit.absent, reads=not why)
 
 
-def _refuse(row: Release, model: Model, host: Host) -> str | None:
+def _of_version(item: ModelSpec, rows: list[Release]) -> list[Release]:
+    """Take the releases of the version that is asked for. Raises HostError with those that there are."""
+    found = [row for row in rows if row.version == item.version]
+    if not found:
+        there = ", ".join(dict.fromkeys(f"{row.engine} {row.version}" for row in rows))
+        engine_name = "" if item.engine == "auto" else f" of {item.engine}"
+        raise HostError(f"the catalog holds no version {item.version}{engine_name}", hint=f"there are {there}")
+    return found
+
+
+def _refuse(row: Release, item: ModelSpec, model: Model, host: Host) -> str | None:
     """Ask the engine; one that a newer catalog names is not known here."""
     module = engines().get(row.engine)
-    return module.refuse(model, host, row) if module else "this version of llm-appliance does not know the engine"
+    if module is None:
+        return "this version of llm-appliance does not know the engine"
+    return module.refuse(model, host, row) or unable(item, module, row.version) or None
 
 
 def _same(row: Release, other: Release) -> bool:

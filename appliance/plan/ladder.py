@@ -25,6 +25,8 @@ def wanted(item: ModelSpec, model: Model, module: Engine) -> Setting:
         context=item.context or model.weights.context_length or UNTOLD,
         parallel=item.parallel or module.PARALLEL,
         kv_type=item.kv_type,
+        dtype=item.tuning.dtype,
+        batched_tokens=item.tuning.batched_tokens or 0,
     )
 
 

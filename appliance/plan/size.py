@@ -151,7 +151,7 @@ def _all(
     for _ in range(item.replicas):
         attempt: _Attempt | None = None
         for chosen in _choices(item, model, module, gpus, left):
-            shaped = _shaped(setting, module, model, chosen)
+            shaped = _shaped(setting, item, module, model, chosen)
             loads = module.estimate(model, shaped, chosen)
             attempt = _Attempt(shaped, loads, chosen, left)
             if left.holds(loads, where):
@@ -171,7 +171,8 @@ def _choices(
         yield ()
         return
     # A process can use one slice of a GPU, and none beside it.
-    counts = module.spreads(model, 1 if any(gpu.slice is not None for gpu in gpus) else len(gpus))
+    most, stages = 1 if any(gpu.slice is not None for gpu in gpus) else len(gpus), item.tuning.pipeline_parallel
+    counts = tuple(count * stages for count in module.spreads(model, most // stages))
     if isinstance(item.gpus, tuple):
         named = tuple(gpu for gpu in gpus if gpu.index in item.gpus)
         if len(item.gpus) in counts and all(gpu.pool in here.left for gpu in named):
@@ -182,13 +183,20 @@ def _choices(
             yield from sets(gpus, count, here)
 
 
-def _shaped(setting: Setting, module: Engine, model: Model, gpus: tuple[Gpu, ...]) -> Setting:
+def _shaped(setting: Setting, item: ModelSpec, module: Engine, model: Model, gpus: tuple[Gpu, ...]) -> Setting:
     """Say what follows from the GPUs: how many share a layer, and the type that they compute in."""
     if not gpus:
         return setting
     old = any(gpu.vendor == "nvidia" and version(gpu.compute_capability) < (8, 0) for gpu in gpus)
     whole = not module.layers(model)  # an engine that moves single layers does not divide them
-    return replace(setting, tensor_parallel=len(gpus) if whole else 1, dtype="half" if old and whole else setting.dtype)
+    half = old and whole and setting.dtype == "auto"
+    stages = item.tuning.pipeline_parallel
+    return replace(
+        setting,
+        tensor_parallel=len(gpus) // stages if whole else 1,
+        pipeline_parallel=stages,
+        dtype="half" if half else setting.dtype,
+    )
 
 
 def _no_type(item: ModelSpec, model: Model, module: Engine, candidate: Candidate) -> str:

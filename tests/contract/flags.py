@@ -156,7 +156,7 @@ def llama_cpp(program: str) -> Iterator[Row]:
     """Read what `llama-server --help` prints: names, then what they take, two spaces before the explanation."""
     text = subprocess.run((program, "--help"), check=True, capture_output=True, text=True, timeout=60).stdout
     for line in text.splitlines():
-        if not line.startswith("-") or line.startswith("-----"):
+        if not line.startswith("-") or line.startswith("-----") or "argument has been removed" in line:
             continue
         head = re.split(r"\s{2,}(?![-\s])", re.sub(r",\s+", ", ", line))[0]
         words = head.split()
@@ -164,7 +164,7 @@ def llama_cpp(program: str) -> Iterator[Row]:
         value = [word for word in words if not word.startswith("-")]
         names = [flag.lstrip("-") for flag in flags]
         listed = re.fullmatch(r"[\[{<]([\w|,.+-]+)[\]}>]", value[0]) if value else None
-        choices = re.split(r"[|,]", listed[1]) if listed and "..." not in listed[1] else []
+        choices = re.split(r"[|,]", listed[1]) if listed and ".." not in listed[1] else []
         takes = ("many" if len(value) > 1 else "one") if value else "none"
         yield {"names": names, "takes": takes, "choices": choices}
 
