@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from types import MappingProxyType
 from typing import Final
 
 from appliance.catalog import flags
@@ -110,12 +111,22 @@ def _text(value: Value) -> str:
 # What cannot be
 
 
-def problem(known: Flags, owned: Mapping[str, str], item: ModelSpec, engine: str, version: str = "") -> str:
-    """Return why an engine cannot do what is asked for; "" when it can. `owned`: flag -> who decides on it."""
+def problem(
+    known: Flags, owned: Mapping[str, str], item: ModelSpec, engine: str, version: str = "",
+    elsewhere: Mapping[str, str] = MappingProxyType({}),
+) -> str:  # fmt: skip
+    """Return why an engine cannot do what is asked for; "" when it can.
+
+    `owned`: flag -> who decides on it; `elsewhere`: what other engines call an option -> the option.
+    """
     uniform = asked(item.tuning) | ({"adapters": item.adapters} if item.adapters else {})
-    found = (_uniform(known.get(option), option, value, engine, version) for option, value in uniform.items())
-    own = (_option(known, owned, name, value, engine, version) for name, value in item.options)
-    return next(filter(None, (*found, *own)), "")
+    found = [_uniform(known.get(option), option, value, engine, version) for option, value in uniform.items()]
+    for name, value in item.options:
+        why, other = _option(known, owned, name, value, engine, version), elsewhere.get(plain(name))
+        found.append(
+            f"{why}; {spelling(other)} says it for every engine" if why.endswith("no such flag") and other else why
+        )
+    return next(filter(None, found), "")
 
 
 def spelling(option: str) -> str:

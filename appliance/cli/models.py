@@ -195,7 +195,10 @@ def _options(words: list[str]) -> tuple[tuple[str, str], ...]:
 
 
 def _option(word: str) -> tuple[str, str]:
+    """Read KEY=VALUE, the key spelled as in any guide: --n_gpu_layers, N_GPU_LAYERS."""
+    from appliance.options import plain
+
     key, equals, value = word.partition("=")
     if not key or not equals:
         raise UsageError(f"--set {word!r} is not KEY=VALUE", hint="for example --set temp=0.7")
-    return key.lstrip("-"), value
+    return plain(key), value

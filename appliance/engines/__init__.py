@@ -11,7 +11,7 @@ from appliance.domain.deployment import Launch, Load, Model, Release, Service, S
 from appliance.domain.host import Gpu, Host
 from appliance.domain.spec import ModelSpec
 from appliance.errors import SpecError
-from appliance.options import Flags, problem
+from appliance.options import Flags, plain, problem
 
 GROUP = "llm_appliance.engines"
 VISIBILITY = {
@@ -105,7 +105,13 @@ def flags(module: Engine) -> Flags:
 
 def unable(item: ModelSpec, module: Engine, version: str = "") -> str:
     """Return why an engine cannot do what the options ask for, "" when it can."""
-    return problem(flags(module), getattr(module, "OWNED", {}), item, module.NAME, version)
+    return problem(flags(module), getattr(module, "OWNED", {}), item, module.NAME, version, _elsewhere())
+
+
+@cache
+def _elsewhere() -> dict[str, str]:
+    """Return what each engine calls a uniform option -> that option: guides for one engine are tried with another."""
+    return {plain(flag.name): option for one in engines().values() for option, flag in flags(one).items() if flag.name}
 
 
 def upstream(service: Service) -> str:

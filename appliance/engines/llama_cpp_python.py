@@ -35,7 +35,7 @@ FLAGS: Final[Flags] = {
 }
 OWNED: Final = {
     "model": "the model's files", "model-alias": "the model's name", "host": "its socket", "port": "its socket",
-    "n-threads": "the machine's processors", "api-key": "the gateway stands in front", "config-file": "the plan",
+    "n-threads": "the machine's processors", "api-key": "the gateway stands in front",
     "n-gpu-layers": "the plan; say --gpus", "hf-model-repo-id": "the model's files", "interrupt-requests": "the plan",
     "path": "no setting", "home": "no setting", "pythonpath": "no setting", "ld-preload": "no setting",
     "ld-library-path": "no setting", "ssl-keyfile": "the gateway stands in front",

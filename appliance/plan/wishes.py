@@ -14,7 +14,7 @@ def check(item: ModelSpec, runtime: str) -> None:
     """Raise SpecError when the engine that is asked for cannot do all of it, or see a file that it is given."""
     where = f"models.d/{item.name}.yaml"
     if item.engine != "auto" and (why := unable(item, engine(item.engine), item.version)):
-        raise SpecError(f"{where}: {item.engine} {why}", hint=_way_out(item))
+        raise SpecError(f"{where}: {item.engine} {why}", hint=_way_out(item, why))
     files = (("chat_template", item.tuning.chat_template), *((f"lora.{name}", path) for name, path in item.adapters))
     for key, path in files:
         if runtime == "systemd" and path.startswith(HIDDEN):
@@ -32,11 +32,11 @@ def warnings(item: ModelSpec) -> tuple[Reason, ...]:
     return (Reason(subject=f"trust in {item.name}", chosen="the model's own code is run", why=why),)
 
 
-def _way_out(item: ModelSpec) -> str:
+def _way_out(item: ModelSpec, why: str) -> str:
     """Name the engines that can do all that is asked for, where only uniform options are."""
     wishes = [spelling(option) for option in (*asked(item.tuning), *(["adapters"] if item.adapters else []))]
-    if item.options or not wishes:
-        return "--set takes the flags of the engine's own program, without dashes"
+    if item.options or not wishes or "knows no" in why:
+        return "--set takes the flags of the engine's own program, without dashes" if item.options else ""
     able = [name for name, module in sorted(engines().items()) if not unable(item, module)]
     said = " and ".join(wishes)
     return f"engines that have {said}: {', '.join(able)}" if able else f"no engine has {said}"
