@@ -46,6 +46,10 @@ class Artifact:
     pins: tuple[str, ...] = ()
     """Requirements that hold beside `ref`: the torch of the right CUDA, `torch==2.13.0+cu129`. For a build: CMake
     definitions, `GGML_CUDA=ON`."""
+    overrides: tuple[str, ...] = ()
+    """Requirements that hold whatever the packages themselves ask for; one that never applies leaves a package out."""
+    provides: tuple[str, ...] = ()
+    """Names that a program looks itself up by where its package is called otherwise: `vllm==0.32.0+cpu`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -69,6 +69,8 @@ def refuse(model: Model, host: Host, release: Release) -> str | None:
     weights = model.weights
     if weights.format != "safetensors":
         return f"reads safetensors only, {model.name} is {weights.format}"
+    if release.accelerator == "cpu" and host.arch == "x86_64" and "avx2" not in host.cpu_flags:
+        return "computes with AVX2, which this processor does not have"
     wanted = SINCE.get(weights.architecture)
     if wanted and version(release.version) < version(wanted):
         return f"knows {weights.architecture} from {wanted} on"

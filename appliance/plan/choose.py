@@ -98,7 +98,7 @@ def verdicts(item: ModelSpec, model: Model, host: Host, catalog: Catalog, runtim
     for row in rows:
         if host.arch not in row.arch and any(_same(row, other) and host.arch in other.arch for other in rows):
             continue  # the same release for another processor: the row for this one says what is to be said
-        why = _refuse(row, item, model, host)
+        why = _refuse(row, item, model, host) or _idle(row, item, model, host)
         fit = fitness.Fit(why=why) if why else fitness.fit(row, host, item.gpus, runtime)
         yield Verdict(row=row, groups=fit.groups, why=fit.why, absent=fit.absent, reads=not why)
 
@@ -119,6 +119,14 @@ def _refuse(row: Release, item: ModelSpec, model: Model, host: Host) -> str | No
     if module is None:
         return "this version of llm-appliance does not know the engine"
     return module.refuse(model, host, row) or unable(item, module, row.version) or None
+
+
+def _idle(row: Release, item: ModelSpec, model: Model, host: Host) -> str:
+    """Say why whole weights are not put on the CPU beside GPUs by themselves: moving some layers does better."""
+    here = host.gpus or any(driver.failure for driver in host.drivers)
+    if row.api != "cpu" or item.gpus == 0 or not here or model.weights.format == "none":
+        return ""
+    return "" if engine(row.engine).layers(model) else "would leave the GPUs idle and be slow; --gpus 0 asks for it"
 
 
 def _same(row: Release, other: Release) -> bool:
@@ -168,7 +176,9 @@ def _name(artifact: Artifact, row: Release, host: Host) -> str:
         return _digest(*origin, host.arch, *host.cpu_flags, *artifact.pins, *compiler)
     lock = requirements(artifact)
     if not lock:
-        return _digest(*origin, *artifact.pins, *artifact.indexes, host.python, host.arch)
+        return _digest(
+            *origin, *artifact.pins, *artifact.indexes, *artifact.overrides, *artifact.provides, host.python, host.arch
+        )
     # What has a torch is made of ready wheels; the others are compiled here, for this processor.
     flags = () if row.torch else host.cpu_flags
     return _digest(*origin, host.arch, *flags, host.python, lock)

@@ -243,7 +243,14 @@ def _nothing(item: ModelSpec, model: Model, attempts: Tried, host: Host, here: R
         items = ", ".join(f"{name} {gib(amount)}" for name, amount in parts.items)
         said = words(attempt.setting, model, engine(candidate.release.engine))
         lines.append(f"{_name(candidate)}: {said} {_short(attempt, host)} ({items})")
-    return HostError(f"{item.name} does not fit: " + "; ".join(lines), hint=_way_out(item, model, attempts, host, here))
+    # What the CPU cannot hold either might have fitted on GPUs that do not work, or only with another driver.
+    last = [candidate for candidate, _ in attempts if not candidate.gpus]
+    lines += [f"{driver.vendor}: {driver.failure}" for driver in host.drivers if driver.failure and last]
+    advice = dict.fromkeys(candidate.advice for candidate in last if candidate.advice)
+    gguf = ("a GGUF file of the same model can be served by llama.cpp",) if last == [one for one, _ in attempts] else ()
+    gguf = gguf if model.weights.format == "safetensors" else ()
+    hint = "; ".join((*advice, *gguf, _way_out(item, model, attempts, host, here)))
+    return HostError(f"{item.name} does not fit: " + "; ".join(lines), hint=hint)
 
 
 def _way_out(item: ModelSpec, model: Model, attempts: Tried, host: Host, here: Room) -> str:
@@ -280,4 +287,5 @@ def _way_out(item: ModelSpec, model: Model, attempts: Tried, host: Host, here: R
 def _smaller(model: Model) -> str:
     """Say what a 4-bit release of the same model would take, where that is less than a half."""
     four = model.weights.parameters * 9 // 16
-    return f" (4 bits: about {gib(four)})" if 0 < four < model.weights.tensors // 2 else ""
+    form = "a GGUF file with 4 bits" if model.weights.format == "safetensors" else "4 bits"
+    return f" ({form}: about {gib(four)})" if 0 < four < model.weights.tensors // 2 else ""

@@ -126,7 +126,7 @@ class TestOrder:
         parts = yaml.safe_load(text)["parts"]
         assert {path.stem for path in (DIRECTORY / "engines").glob("*.yaml")} == set(parts)
         on_gpus = list(dict.fromkeys(row.engine for row in ROWS if row.api != "cpu"))
-        assert on_gpus == parts[:-1] == ["vllm", "sglang", "lmdeploy", "llama-cpp", "llama-cpp-python"]
+        assert on_gpus == parts[:-1] == ["vllm", "sglang", "lmdeploy", "llama-cpp", "llama-cpp-python", "transformers"]
 
     def test_the_cpu_comes_after_every_gpu(self) -> None:
         cpu = [row.api == "cpu" for row in ROWS]

@@ -359,7 +359,10 @@ def test_a_refusal_has_the_numbers_of_every_candidate() -> None:
 
 def test_a_smaller_quantisation_is_named_with_its_size_where_it_is_much_smaller() -> None:
     hint = refusal(item(), safetensors(size=200 * GIB), gpu_host(gpu()), VLLM).hint
-    assert hint == "take a smaller quantisation (4 bits: about 56.2 GiB), more GPUs, or remove another model"
+    assert (
+        hint
+        == "take a smaller quantisation (a GGUF file with 4 bits: about 56.2 GiB), more GPUs, or remove another model"
+    )
     hint = refusal(item(), weights(size=200 * GIB), gpu_host(gpu()), LLAMA_CUDA).hint
     assert hint == "take a smaller quantisation, more GPUs, or remove another model"
 

@@ -77,7 +77,7 @@ def test_a_file_that_services_do_not_see_is_refused(path: str) -> None:
 def test_what_the_asked_engine_cannot_do_is_the_specs_fault() -> None:
     with pytest.raises(SpecError, match=r"models.d/tiny.yaml: lmdeploy has no --seed") as caught:
         planned(item(engine="lmdeploy", tuning=Tuning(seed=1)))
-    assert caught.value.hint == "engines that have --seed: llama-cpp, llama-cpp-python, sglang, vllm"
+    assert caught.value.hint == "engines that have --seed: llama-cpp, llama-cpp-python, sglang, transformers, vllm"
 
 
 def test_an_engine_that_cannot_is_passed_over() -> None:
