@@ -41,6 +41,8 @@ def environment(
     draft = target.with_name(f".{target.name}.new")
     # A GPU engine's files are many gigabytes: they are there once, however long the cache is kept.
     options = ("--link-mode", "copy") if compiled else ("--link-mode", "hardlink", "--only-binary", ":all:")
+    # What was resolved is complete; what the packages ask for themselves has been overridden.
+    options += ("--no-deps",) if artifact.overrides else ()
     command = toolchain.make_environment(draft, requirements, machine, source, extra=extra, options=options)
     with work(progress, artifact.name, 0, unit="files") as bar:
         done = machine.run(command, on_line=_Ear(bar))
