@@ -40,7 +40,9 @@ def environment(
     requirements = lock(artifact) or _resolve(artifact, cache, machine, source, extra)
     draft = target.with_name(f".{target.name}.new")
     # A GPU engine's files are many gigabytes: they are there once, however long the cache is kept.
-    options = ("--link-mode", "copy") if compiled else ("--link-mode", "hardlink", "--only-binary", ":all:")
+    options: tuple[str, ...] = (
+        ("--link-mode", "copy") if compiled else ("--link-mode", "hardlink", "--only-binary", ":all:")
+    )
     # What was resolved is complete; what the packages ask for themselves has been overridden.
     options += ("--no-deps",) if artifact.overrides else ()
     command = toolchain.make_environment(draft, requirements, machine, source, extra=extra, options=options)

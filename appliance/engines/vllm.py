@@ -149,11 +149,15 @@ def pages(service: Service) -> tuple[Page, ...]:
 
 
 def _ram(service: Service) -> tuple[tuple[str, str], ...]:
-    """On the CPU the cache is told in GiB."""
+    """On the CPU the cache is told in GiB, and no thread is tied to a core: those of other replicas would be too."""
     if service.accelerator != "cpu":
         return ()
     amount = next((amount for load in service.loads for name, amount in load.items if name == "KV cache"), GIB)
-    return (("VLLM_CPU_KVCACHE_SPACE", str(-(-amount // GIB))),)
+    return (
+        ("VLLM_CPU_KVCACHE_SPACE", str(-(-amount // GIB))),
+        ("VLLM_CPU_OMP_THREADS_BIND", "nobind"),
+        ("OMP_NUM_THREADS", str(service.threads)),
+    )
 
 
 def _defaults(gpus: tuple[Gpu, ...]) -> tuple[int, int]:
