@@ -2,13 +2,14 @@
 
 import ipaddress
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 
 from appliance import codec
 from appliance.domain.changes import File
 from appliance.domain.deployment import Layout
-from appliance.domain.spec import ApplianceSpec, Hub, ModelSpec
+from appliance.domain.spec import TASKS, ApplianceSpec, Hub, ModelSpec, Tuning
 from appliance.errors import SpecError
+from appliance.options import asked, plain
 
 NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
 RESERVED = frozenset({"v1", "health", "metrics", "gateway", "llm-appliance"})
@@ -17,12 +18,14 @@ OPTION = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """What YAML, or a configuration file, takes for the end of a line, and bytes of a path that are not UTF-8."""
 KV_TYPE = re.compile(r"[a-z][a-z0-9_]{0,31}")
+WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+"""How engines call types, parsers and ways of quantising; also a version."""
 OWNED = frozenset({
     "model", "model-name", "model-path", "served-model-name", "server-name", "server-port",
     "host", "port", "alias", "ctx-size", "parallel", "threads", "api-key",
     "n-ctx", "n-threads", "model-alias", "uds", "path", "home", "pythonpath", "ld-preload", "ld-library-path",
 })  # fmt: skip
-"""Engine flags that the appliance sets itself."""
+"""Flags that the appliance sets itself, whatever the engine; each engine's own are in its OWNED and FLAGS."""
 ADDRESS = re.compile(r"https?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._~/-]*)?")
 DOMAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?")
 SOURCES = ("auto", "hf", "ms")
@@ -41,9 +44,10 @@ class _ApplianceFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _ModelFile:
+class _ModelFile(Tuning):
     source: str
     engine: str = "auto"
+    version: str = ""
     context: int | None = None
     parallel: int | None = None
     kv_type: str = "auto"
@@ -51,6 +55,7 @@ class _ModelFile:
     strict: bool = False
     replicas: int = 1
     options: dict[str, Scalar] = field(default_factory=dict)
+    lora: dict[str, str] = field(default_factory=dict)
 
 
 def load(files: dict[str, bytes], layout: Layout) -> ApplianceSpec:
@@ -109,6 +114,9 @@ def check(spec: ApplianceSpec) -> ApplianceSpec:
     check_hub(spec.hub)
     for model in spec.models:
         check_model(model)
+    names = [name for model in spec.models for name in (model.name, *(name for name, _ in model.adapters))]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise SpecError(f"{twice[0]} is the name of two models or adapters", hint="clients ask for them by name")
     return spec
 
 
@@ -145,13 +153,57 @@ def check_model(model: ModelSpec) -> None:
     _check_gpus(model, where)
     if not KV_TYPE.fullmatch(model.kv_type):
         raise SpecError(f"{where}: kv_type: {model.kv_type!r} is no type", hint="auto, or as the engine calls it: q8_0")
+    _check_tuning(model, where)
+    _check_adapters(model, where)
     for name, _ in model.options:
-        if not OPTION.fullmatch(name) or name in OWNED:
-            why = "is set by the appliance itself" if name in OWNED else "is not an option's name"
-            raise SpecError(f"{where}: options.{name}: {why}")
-    for key, value in (("source", model.source), *((f"options.{name}", value) for name, value in model.options)):
+        if name in OWNED:
+            raise SpecError(f"{where}: options.{name}: is set by the appliance itself")
+        if not OPTION.fullmatch(name):
+            right = OPTION.fullmatch(plain(name))
+            hint = f"write it as {plain(name)}" if right else "as the engine's manual has it, without dashes before it"
+            raise SpecError(f"{where}: options.{name}: is not an option's name", hint=hint)
+    texts = (
+        ("source", model.source), ("chat_template", model.tuning.chat_template),
+        *((f"options.{name}", value) for name, value in model.options),
+        *((f"lora.{name}", path) for name, path in model.adapters),
+    )  # fmt: skip
+    for key, value in texts:
         if CONTROL.search(value):
             raise SpecError(f"{where}: {key}: control character in the value")
+
+
+def _check_tuning(model: ModelSpec, where: str) -> None:
+    tuning = model.tuning
+    bounds = (
+        ("batched_tokens", tuning.batched_tokens, 16, 1 << 24),
+        ("memory_share", tuning.memory_share, 0.01, 0.99),
+        ("seed", tuning.seed, 0, (1 << 32) - 1),
+        ("pipeline_parallel", tuning.pipeline_parallel, 1, 64),
+    )
+    for key, number, low, high in bounds:
+        if number is not None and not low <= number <= high:
+            raise SpecError(f"{where}: {key}: {number} is not between {low} and {high}")
+    words = (
+        ("version", model.version), ("dtype", tuning.dtype), ("quantisation", tuning.quantisation),
+        ("tool_parser", tuning.tool_parser), ("reasoning_parser", tuning.reasoning_parser),
+    )  # fmt: skip
+    for key, word in words:
+        if word and not WORD.fullmatch(word):
+            raise SpecError(f"{where}: {key}: {word!r} is no name that an engine has for it")
+    if tuning.task not in TASKS:
+        raise SpecError(f"{where}: task: {tuning.task!r} is none", hint=f"tasks: {', '.join(TASKS)}")
+    if tuning.task == "transcribe":
+        raise SpecError(f"{where}: task: transcribe: the gateway passes JSON only yet, no audio")
+    if tuning.chat_template and not tuning.chat_template.startswith("/"):
+        raise SpecError(f"{where}: chat_template: {tuning.chat_template!r} is not the absolute path of a file")
+
+
+def _check_adapters(model: ModelSpec, where: str) -> None:
+    for name, path in model.adapters:
+        if not NAME.fullmatch(name) or name in RESERVED:
+            raise SpecError(f"{where}: lora: {name!r} cannot be a model's name", hint="clients ask for it by this name")
+        if not path.startswith("/"):
+            raise SpecError(f"{where}: lora.{name}: {path!r} is not the absolute path of a directory")
 
 
 def _check_gpus(model: ModelSpec, where: str) -> None:
@@ -175,6 +227,9 @@ def _model(document: _ModelFile, source: str) -> ModelSpec:
         strict=document.strict,
         replicas=document.replicas,
         options=tuple((key, _scalar(value)) for key, value in document.options.items()),
+        version=document.version,
+        tuning=Tuning(**{one.name: getattr(document, one.name) for one in fields(Tuning)}),
+        adapters=tuple(document.lora.items()),
     )
 
 
@@ -212,18 +267,21 @@ def _dump_appliance(spec: ApplianceSpec) -> bytes:
 
 
 def _dump_model(model: ModelSpec) -> bytes:
-    optional = {
+    optional: dict[str, object] = {
+        "version": model.version,
         "context": model.context,
         "parallel": model.parallel,
         "kv_type": "" if model.kv_type == "auto" else model.kv_type,
         "gpus": list(model.gpus) if isinstance(model.gpus, tuple) else model.gpus,
         "strict": model.strict,
+        **asked(model.tuning),
+        "lora": dict(model.adapters),
         "options": dict(model.options),
     }
     data: dict[str, object] = {
         "source": model.source,
         "engine": model.engine,
         "replicas": model.replicas,
-        **{key: value for key, value in optional.items() if value or (key == "gpus" and value == 0)},
+        **{key: value for key, value in optional.items() if value or (key in ("gpus", "seed") and value == 0)},
     }
     return (HEADER + codec.dump_yaml(data)).encode()

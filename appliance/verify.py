@@ -3,6 +3,7 @@
 import shlex
 import time
 from dataclasses import dataclass
+from typing import Final
 
 from appliance import codec, resources
 from appliance.domain.changes import Call, Command, Completed, ServiceState
@@ -75,6 +76,9 @@ def wait(deployment: Deployment, machine: Machine) -> None:
 
 def completion(deployment: Deployment, model: str, machine: Machine, *, timeout: float = 300) -> Check:
     """Ask one model through the gateway. Raises UnhealthyError when the answer is none, or not the known one."""
+    task = next((item.tuning.task for item in deployment.services if item.model == model), "chat")
+    if task != "chat":
+        return _other(deployment, model, machine, task, timeout)
     source = next(item.source for item in deployment.models if item.name == model)
     service = next(item.name for item in deployment.services if item.model == model)
     known = _smoke() if source == SMOKE else None
@@ -96,6 +100,26 @@ def completion(deployment: Deployment, model: str, machine: Machine, *, timeout:
         why = f"answers {text.strip()!r} where {known.answer!r} is known to be right"
         raise _unhealthy(service, why, deployment, machine)
     return Check(model=model, answer=text, seconds=round(seconds, 3), exact=known is not None)
+
+
+ASKED: Final[dict[str, tuple[str, dict[str, object], str]]] = {
+    "embed": ("/v1/embeddings", {"input": "Hello."}, "data"),
+    "rerank": ("/v1/rerank", {"query": "Hello?", "documents": ["Hello.", "Good night."]}, "results"),
+}
+"""Task -> path, what is asked, and the key of the answer that holds something."""
+
+
+def _other(deployment: Deployment, model: str, machine: Machine, task: str, timeout: float) -> Check:
+    """Ask a model that does not chat for what it is there for."""
+    path, payload, key = ASKED[task]
+    service = next(item.name for item in deployment.services if item.model == model)
+    began = time.monotonic()
+    response = call(address(deployment), path, payload={"model": model, **payload}, timeout=timeout)
+    found = (response.json() or {}).get(key) if response.status == 200 else None
+    if not found:
+        raise _unhealthy(service, f"gives no answer to {path}: {_say(response)}", deployment, machine)
+    said = f"{len(found)} {key} from {path}"
+    return Check(model=model, answer=said, seconds=round(time.monotonic() - began, 3), exact=False)
 
 
 def states(deployment: Deployment, machine: Machine) -> tuple[ServiceState, ...]:

@@ -81,7 +81,10 @@ def make_environment(
     shutil.rmtree(target, ignore_errors=True)
     environment = index(machine).environment(source)
     create = Command(
-        argv=(uv(), "venv", "--quiet", "--python", sys.executable, str(target)), env=environment, timeout=120
+        # It is filled under another name than it will have: its scripts must not name the Python by its path.
+        argv=(uv(), "venv", "--quiet", "--relocatable", "--python", sys.executable, str(target)),
+        env=environment,
+        timeout=120,
     )
     done = machine.run(create)
     if done.code:

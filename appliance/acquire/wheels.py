@@ -40,7 +40,11 @@ def environment(
     requirements = lock(artifact) or _resolve(artifact, cache, machine, source, extra)
     draft = target.with_name(f".{target.name}.new")
     # A GPU engine's files are many gigabytes: they are there once, however long the cache is kept.
-    options = ("--link-mode", "copy") if compiled else ("--link-mode", "hardlink", "--only-binary", ":all:")
+    options: tuple[str, ...] = (
+        ("--link-mode", "copy") if compiled else ("--link-mode", "hardlink", "--only-binary", ":all:")
+    )
+    # What was resolved is complete; what the packages ask for themselves has been overridden.
+    options += ("--no-deps",) if artifact.overrides else ()
     command = toolchain.make_environment(draft, requirements, machine, source, extra=extra, options=options)
     with work(progress, artifact.name, 0, unit="files") as bar:
         done = machine.run(command, on_line=_Ear(bar))
@@ -49,6 +53,7 @@ def environment(
         raise _failed(artifact, done.stdout + done.stderr)
     shutil.copyfile(requirements, draft / "requirements.txt")
     _gather(draft)
+    _name(draft, artifact)
     # Leaves what was built here; all else can be had again, and a build's sources are large.
     machine.run(Command(argv=(toolchain.uv(), "cache", "prune", "--ci", "--quiet"), env=extra[-1:], timeout=300))
     draft.rename(target)
@@ -66,6 +71,15 @@ def _gather(environment: Path) -> None:
         link = target / library.name
         if not link.exists():
             link.symlink_to(Path("..", "..", library.relative_to(environment)))
+
+
+def _name(environment: Path, artifact: Artifact) -> None:
+    """Say what else is installed: importlib.metadata asks for nothing but name and version."""
+    for packages in environment.glob("lib/python3*/site-packages"):
+        for name, _, release in (one.partition("==") for one in artifact.provides):
+            directory = packages / f"{name.replace('-', '_')}-{release}.dist-info"
+            directory.mkdir()
+            (directory / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {release}\n")
 
 
 def _where(artifact: Artifact, machine: Machine) -> tuple[tuple[str, str], ...]:
@@ -100,10 +114,13 @@ def _resolve(
     path.parent.mkdir(parents=True, exist_ok=True)
     wanted, draft = path.with_suffix(".in"), path.with_suffix(".new")
     wanted.write_text("".join(f"{line}\n" for line in (artifact.ref, *artifact.pins)))
+    overrides = path.with_suffix(".overrides")
+    overrides.write_text("".join(f"{line}\n" for line in artifact.overrides))
     compile_ = Command(
         argv=(
             toolchain.uv(), "pip", "compile", "--quiet", "--generate-hashes", "--no-header", "--no-annotate",
-            "--only-binary", ":all:", "--python", sys.executable, "--output-file", str(draft), str(wanted),
+            "--only-binary", ":all:", "--python", sys.executable, "--override", str(overrides),
+            "--output-file", str(draft), str(wanted),
         ),
         env=(*index(machine).environment(source), *extra),
         timeout=3600,

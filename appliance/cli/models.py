@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from appliance.cli import tuning
 from appliance.cli.doctor import Ignore
 from appliance.cli.plans import preview, report
 from appliance.cli.site import (
@@ -49,7 +50,11 @@ def add_model(
         ),
     ] = "",
     quantisation: Annotated[
-        str, typer.Option("--quantisation", "--quantization", help="Of a model of the catalog: Q4_K_M, fp8, awq, bf16.")
+        str,
+        typer.Option(
+            "--quantisation", "--quantization",
+            help="Of a model of the catalog: Q4_K_M, fp8, awq, bf16; of any other, as the engine calls it.",
+        ),
     ] = "",
     hub: Annotated[str, typer.Option(help="Where a model of the catalog comes from: hf, or ms for ModelScope.")] = "hf",
     engine: Annotated[str, typer.Option(help="auto, or one of `catalog list`.")] = "auto",
@@ -64,6 +69,19 @@ def add_model(
     options: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A flag of the engine, without its dashes.")
     ] = None,
+    engine_version: tuning.Version = "",
+    dtype: tuning.Dtype = "auto",
+    batched_tokens: tuning.BatchedTokens = None,
+    memory_share: tuning.MemoryShare = None,
+    eager: tuning.Eager = False,
+    trust_remote_code: tuning.TrustRemoteCode = False,
+    chat_template: tuning.ChatTemplate = "",
+    tool_parser: tuning.ToolParser = "",
+    reasoning_parser: tuning.ReasoningParser = "",
+    lora: tuning.Lora = None,
+    task: tuning.Task = "chat",
+    seed: tuning.Seed = None,
+    pipeline_parallel: tuning.PipelineParallel = 1,
     catalog: Catalog = None,
     replan: Replan = False,
     ignore: Ignore = None,
@@ -75,7 +93,7 @@ def add_model(
 ) -> int:
     """Serve one more model beside those that are served already."""
     from appliance.acquire.source import Source
-    from appliance.domain.spec import ModelSpec
+    from appliance.domain.spec import ModelSpec, Tuning
     from appliance.flows import converge, names
 
     here = site(prefix, as_json=as_json)
@@ -90,6 +108,21 @@ def add_model(
         strict=strict,
         replicas=replicas,
         options=_options(options or []),
+        version=engine_version,
+        adapters=tuning.adapters(lora or []),
+        tuning=Tuning(
+            dtype=dtype,
+            batched_tokens=batched_tokens,
+            memory_share=memory_share,
+            eager=eager,
+            trust_remote_code=trust_remote_code,
+            chat_template=tuning.file(chat_template),
+            tool_parser=tool_parser,
+            reasoning_parser=reasoning_parser,
+            task=task,
+            seed=seed,
+            pipeline_parallel=pipeline_parallel,
+        ),
     )
     terms = converge.Terms(catalog=catalog, replan=replan, ignore=tuple(ignore or ()), offline=offline)
     wish = names.Wish(quantisation=quantisation, hub=hub)
@@ -167,7 +200,10 @@ def _options(words: list[str]) -> tuple[tuple[str, str], ...]:
 
 
 def _option(word: str) -> tuple[str, str]:
+    """Read KEY=VALUE, the key spelled as in any guide: --n_gpu_layers, N_GPU_LAYERS."""
+    from appliance.options import plain
+
     key, equals, value = word.partition("=")
     if not key or not equals:
         raise UsageError(f"--set {word!r} is not KEY=VALUE", hint="for example --set temp=0.7")
-    return key.lstrip("-"), value
+    return plain(key), value

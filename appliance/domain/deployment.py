@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from appliance.domain.spec import ApplianceSpec
+from appliance.domain.spec import ApplianceSpec, Tuning
 from appliance.domain.weights import Weights
 
 
@@ -47,6 +47,10 @@ class Artifact:
     pins: tuple[str, ...] = ()
     """Requirements that hold beside `ref`: the torch of the right CUDA, `torch==2.13.0+cu129`. For a build: CMake
     definitions, `GGML_CUDA=ON`."""
+    overrides: tuple[str, ...] = ()
+    """Requirements that hold whatever the packages themselves ask for; one that never applies leaves a package out."""
+    provides: tuple[str, ...] = ()
+    """Names that a program looks itself up by where its package is called otherwise: `vllm==0.32.0+cpu`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +139,8 @@ class Setting:
     """What vLLM and SGLang take of a GPU's total memory, LMDeploy of what is free after the weights; 0 = not said."""
     batched_tokens: int = 0
     """Prompt tokens computed at once; 0 = the engine's default."""
+    pipeline_parallel: int = 1
+    """Groups of `tensor_parallel` GPUs that have so many layers each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,6 +174,9 @@ class Service:
     port: int = 0
     """TCP port on 127.0.0.1 of an engine that knows no unix sockets; 0 = it listens on `socket`."""
     options: tuple[tuple[str, str], ...] = ()
+    tuning: Tuning = field(default_factory=Tuning)
+    adapters: tuple[tuple[str, str], ...] = ()
+    """(name, absolute path)."""
 
     @property
     def memory(self) -> int:

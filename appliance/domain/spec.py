@@ -1,9 +1,42 @@
 """What the operator wants: `appliance.yaml` for the whole, `models.d/NAME.yaml` for each model."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 SMOKE = "builtin:smoke"
 """The source of the model that comes with the appliance."""
+
+
+TASKS = ("chat", "embed", "rerank", "transcribe")
+"""What a model can be served for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """Options that mean the same whatever the engine; each engine's FLAGS say what it calls them, or why not."""
+
+    dtype: str = "auto"
+    """Type that is computed in: `auto`, `half`, `bfloat16`, `float32`."""
+    quantisation: str = ""
+    """How the weights are quantised, as the engine calls it; "" = as the model's own files say."""
+    batched_tokens: int | None = None
+    """Prompt tokens computed at once; None = the engine's default."""
+    memory_share: float | None = None
+    """Part of each of its GPUs' memory that a replica takes in all; None = what the plan leaves it."""
+    eager: bool = False
+    """Capture no graphs: slower, starts sooner, and takes less memory."""
+    trust_remote_code: bool = False
+    """Run the Python files that come with the model."""
+    chat_template: str = ""
+    """Absolute path of a Jinja file; "" = the model's own."""
+    tool_parser: str = ""
+    """How tool calls are read out of answers, as the engine calls it."""
+    reasoning_parser: str = ""
+    """How thoughts are told from the answer, as the engine calls it."""
+    task: str = "chat"
+    """One of TASKS."""
+    seed: int | None = None
+    pipeline_parallel: int = 1
+    """Groups of GPUs that have so many layers each, one group after the other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +49,8 @@ class ModelSpec:
     """`builtin:smoke`, the absolute path of a GGUF file (any shard) or a safetensors directory, or where a hub has it:
     `hf:OWNER/REPO@COMMIT`, `hf:OWNER/REPO@COMMIT/FILE.gguf`, the same with `ms:`, `https://HOST/FILE.gguf#sha256=HEX`."""
     engine: str = "auto"
+    version: str = ""
+    """Of the engine; "" = the first of the catalog that works."""
     context: int | None = None
     """Tokens for each request; None = what the model was trained for, as far as memory allows."""
     parallel: int | None = None
@@ -29,6 +64,9 @@ class ModelSpec:
     """Refuse rather than step down: what is asked for (or the default) is served as it is, or not at all."""
     options: tuple[tuple[str, str], ...] = ()
     """Extra engine flags as (name without dashes, value)."""
+    tuning: Tuning = field(default_factory=Tuning)
+    adapters: tuple[tuple[str, str], ...] = ()
+    """LoRA adapters served beside the model: (name that clients ask for, absolute path of the directory)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

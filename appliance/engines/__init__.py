@@ -9,7 +9,9 @@ from typing import Protocol, cast
 from appliance.domain.changes import Page
 from appliance.domain.deployment import Launch, Load, Model, Release, Service, Setting
 from appliance.domain.host import Gpu, Host
+from appliance.domain.spec import ModelSpec
 from appliance.errors import SpecError
+from appliance.options import Flags, plain, problem
 
 GROUP = "llm_appliance.engines"
 VISIBILITY = {
@@ -25,7 +27,11 @@ VISIBILITY = {
 
 
 class Engine(Protocol):
-    """What a module must hold to be an engine; strict mypy checks modules against it."""
+    """What a module must hold to be an engine; strict mypy checks modules against it.
+
+    It may hold besides: `FLAGS`, what it calls the uniform options (without it, it has none); `OWNED`, flag -> why the
+    operator may not set it; `upstream(service)`, what `model` of a request must say where that is not the model's name.
+    """
 
     @property
     def NAME(self) -> str:  # noqa: N802 - a constant of the module
@@ -97,3 +103,26 @@ def engine(name: str) -> Engine:
 def health(service: Service) -> str:
     """Return the URL path that answers 200 once this service serves its model."""
     return engine(service.engine).HEALTH.replace("{model}", service.model)
+
+
+def flags(module: Engine) -> Flags:
+    """Return what an engine calls the uniform options."""
+    known: Flags = getattr(module, "FLAGS", {})
+    return known
+
+
+def unable(item: ModelSpec, module: Engine, version: str = "") -> str:
+    """Return why an engine cannot do what the options ask for, "" when it can."""
+    return problem(flags(module), getattr(module, "OWNED", {}), item, module.NAME, version, _elsewhere())
+
+
+@cache
+def _elsewhere() -> dict[str, str]:
+    """Return what each engine calls a uniform option -> that option: guides for one engine are tried with another."""
+    return {plain(flag.name): option for one in engines().values() for option, flag in flags(one).items() if flag.name}
+
+
+def upstream(service: Service) -> str:
+    """Return what `model` of a request must say towards a replica."""
+    named = getattr(engine(service.engine), "upstream", None)
+    return str(named(service)) if named else service.model

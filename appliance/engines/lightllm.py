@@ -53,7 +53,7 @@ def estimate(model: Model, setting: Setting, gpus: tuple[Gpu, ...]) -> tuple[Loa
     """Every GPU takes the same; its cache is counted by single tokens."""
     weights, ranks = model.weights, setting.tensor_parallel
     items = (
-        ("weights", torch.weights_on_rank(weights, ranks)),
+        ("weights", torch.weights_on_rank(weights, setting)),
         ("KV cache", torch.cache(weights, setting, BATCH, block=1)),
         ("activations", torch.activations(weights, BATCH, 256, ranks)),
         ("libraries", torch.overhead(ranks)),

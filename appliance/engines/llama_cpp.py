@@ -6,6 +6,7 @@ from appliance.domain.changes import Page
 from appliance.domain.deployment import Launch, Load, Model, Release, Service, Setting
 from appliance.domain.host import Gpu, Host
 from appliance.memory import MIB, llama
+from appliance.options import Flag, Flags, own, refused, said, uniform
 
 NAME: Final = "llama-cpp"
 HEALTH: Final = "/health"
@@ -14,6 +15,44 @@ ADDRESS: Final = "unix"
 FILLS: Final = False
 PROCESS: Final = 48 * MIB
 """Bytes of the program itself; a 3 MB model was seen to take 25 MB in all."""
+
+CACHES: Final = ("q8_0", "q4_0")
+"""Half the size first: a quarter is felt in the answers."""
+
+
+def _cache(kind: str) -> tuple[str, ...]:
+    return ("--cache-type-k", kind, "--cache-type-v", kind, "--flash-attn", "on")
+
+
+FLAGS: Final[Flags] = {
+    "context": said("--ctx-size"),
+    "parallel": said("--parallel"),
+    # A quantised V needs flash attention, which is else used only where the GPU is known to be fast with it.
+    "kv_type": Flag(name="--cache-type-k", values={"auto": ()} | {one: _cache(one) for one in CACHES}),
+    "batched_tokens": said("--batch-size"),
+    "dtype": refused("the file says how it is computed; take another GGUF file"),
+    "quantisation": refused("the file is quantised already; take another GGUF file"),
+    "memory_share": refused("it takes what the plan counts; --context, --parallel and --kv-type make that less"),
+    "eager": refused("there is nothing to be left out; --set no-warmup= makes it start sooner"),
+    "trust_remote_code": refused("a GGUF file holds no code"),
+    "chat_template": said("--chat-template-file"),
+    "tool_parser": refused("the chat template says how tools are called"),
+    "reasoning_parser": refused("it knows thoughts by the chat template; --set reasoning-format=none leaves them in"),
+    "task": Flag(values={"embed": ("--embeddings",), "rerank": ("--rerank",)}),
+    "seed": said("--seed"),
+    "pipeline_parallel": refused("whole layers go to each GPU anyway, --gpus says to how many"),
+    "adapters": refused("clients cannot ask for one by name; --set lora=FILE applies one to every request"),
+}
+OWNED: Final = {
+    "model": "the model's files", "alias": "the model's name", "host": "its socket", "port": "its socket",
+    "threads": "the machine's processors", "api-key": "the gateway stands in front", "gpu-layers": "say --gpus",
+    "api-key-file": "the gateway stands in front", "split-mode": "the plan; say --gpus", "fit": "the plan has done it",
+    "tensor-split": "the plan; say --gpus", "cache-type-v": "say --kv-type",
+    "hf-repo": "the model's files", "hf-file": "the model's files", "model-url": "the model's files",
+    "cache-ram": "no memory plan knows of it", "device": "the plan; say --gpus", "models-dir": "add-model adds more",
+    "ssl-key-file": "the gateway stands in front", "ssl-cert-file": "the gateway stands in front",
+}  # fmt: skip
+"""Flags that the appliance sets, or leaves unset on purpose."""
 
 
 def refuse(model: Model, host: Host, release: Release) -> str | None:
@@ -34,8 +73,8 @@ def spreads(model: Model, most: int) -> tuple[int, ...]:
 
 
 def caches(model: Model, gpus: tuple[Gpu, ...]) -> tuple[str, ...]:
-    """Half the size first: a quarter is felt in the answers."""
-    return ("q8_0", "q4_0")
+    """Those that the memory estimate knows."""
+    return CACHES
 
 
 def layers(model: Model) -> int:
@@ -67,15 +106,13 @@ def launch(service: Service) -> Launch:
             "--model", service.weights,
             "--alias", service.model,
             "--host", service.socket,
-            "--ctx-size", str(setting.context * setting.parallel),
-            "--parallel", str(setting.parallel),
+            *uniform(FLAGS, service, context=setting.context * setting.parallel, parallel=str(setting.parallel)),
             "--threads", str(service.threads),
             "--jinja", "--metrics", "--no-webui", "--offline",
             # Its default keeps 8 GiB of old prompts, which no memory plan knows of.
             "--cache-ram", "0",
-            *_cache(setting),
             *_gpus(service),
-            *(word for name, value in service.options for word in (f"--{name}", value) if word),
+            *own(service),
         ),
     )  # fmt: skip
 
@@ -83,13 +120,6 @@ def launch(service: Service) -> Launch:
 def pages(service: Service) -> tuple[Page, ...]:
     """Everything is on the command line."""
     return ()
-
-
-def _cache(setting: Setting) -> tuple[str, ...]:
-    """A quantised V needs flash attention, which is else used only where the GPU is known to be fast with it."""
-    if setting.kv_type == "auto":
-        return ()
-    return ("--cache-type-k", setting.kv_type, "--cache-type-v", setting.kv_type, "--flash-attn", "on")
 
 
 def _gpus(service: Service) -> tuple[str, ...]:

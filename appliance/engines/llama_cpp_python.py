@@ -8,6 +8,7 @@ from appliance.domain.changes import Page
 from appliance.domain.deployment import Launch, Load, Model, Release, Service, Setting
 from appliance.domain.host import Gpu, Host
 from appliance.memory import MIB, llama
+from appliance.options import Flag, Flags, refused, said, variables
 
 NAME: Final = "llama-cpp-python"
 HEALTH: Final = "/v1/models"
@@ -16,6 +17,32 @@ ADDRESS: Final = "unix"
 FILLS: Final = False
 PROCESS: Final = 160 * MIB
 """Bytes of the Python process."""
+
+FLAGS: Final[Flags] = {
+    "context": said("N_CTX"),
+    "batched_tokens": said("N_BATCH"),
+    "dtype": refused("the file says how it is computed; take another GGUF file"),
+    "quantisation": refused("the file is quantised already; take another GGUF file"),
+    "memory_share": refused("it takes what the plan counts; --context makes that less"),
+    "eager": refused("there is nothing to be left out"),
+    "trust_remote_code": refused("a GGUF file holds no code"),
+    "chat_template": refused("it knows templates by name only, --set chat-format=NAME; take llama-cpp"),
+    "tool_parser": refused("--set chat-format=NAME says how tools are called; take llama-cpp"),
+    "reasoning_parser": refused("thoughts stay in the answer; take llama-cpp"),
+    "task": Flag(name="EMBEDDING", values={"embed": ("true",)}, only=True),
+    "seed": said("SEED"),
+    "pipeline_parallel": refused("whole layers go to each GPU anyway, --gpus says to how many"),
+    "adapters": refused("clients cannot ask for one by name; --set lora-path=FILE applies one to every request"),
+}
+OWNED: Final = {
+    "model": "the model's files", "model-alias": "the model's name", "host": "its socket", "port": "its socket",
+    "n-threads": "the machine's processors", "api-key": "the gateway stands in front",
+    "n-gpu-layers": "the plan; say --gpus", "hf-model-repo-id": "the model's files", "interrupt-requests": "the plan",
+    "path": "no setting", "home": "no setting", "pythonpath": "no setting", "ld-preload": "no setting",
+    "ld-library-path": "no setting", "ssl-keyfile": "the gateway stands in front",
+    "ssl-certfile": "the gateway stands in front",
+}  # fmt: skip
+"""Settings that the appliance makes itself, or leaves as they are on purpose."""
 
 
 def refuse(model: Model, host: Host, release: Release) -> str | None:
@@ -70,11 +97,10 @@ def launch(service: Service) -> Launch:
         env=(
             ("MODEL", service.weights),
             ("MODEL_ALIAS", service.model),
-            ("N_CTX", str(service.setting.context)),
+            *variables(FLAGS, service),
             ("N_THREADS", str(service.threads)),
             ("INTERRUPT_REQUESTS", "false"),
             *_gpus(service),
-            *((name.replace("-", "_").upper(), value) for name, value in service.options),
         ),
     )  # fmt: skip
 

@@ -6,6 +6,7 @@ from appliance.domain.changes import Page
 from appliance.domain.deployment import Launch, Load, Model, Release, Service, Setting
 from appliance.domain.host import Gpu, Host
 from appliance.memory import torch
+from appliance.options import Flag, Flags, refused, said, words
 
 NAME: Final = "lmdeploy"
 HEALTH: Final = "/health"
@@ -16,8 +17,35 @@ PREFILL: Final = 8192
 """Prompt tokens of one step."""
 BATCH: Final = 256
 """Requests at a time, on GPUs of more than 40 GiB; the estimate is on the safe side for smaller ones."""
-POLICY: Final = {"auto": "0", "int8": "8", "int4": "4"}
-"""Cache type -> what `--quant-policy` calls it."""
+PYTORCH: Final = ("--backend", "pytorch")
+"""The one of its two backends that knows more than TurboMind, and is slower."""
+FLAGS: Final[Flags] = {
+    "context": said("--session-len"),
+    "gpus": said("--tp"),
+    "memory_share": said("--cache-max-entry-count"),
+    "kv_type": Flag(
+        name="--quant-policy",
+        values={one: ("--quant-policy", policy) for one, policy in (("auto", "0"), ("int8", "8"), ("int4", "4"))},
+    ),
+    "dtype": said("--dtype", auto=(), half=("--dtype", "float16")),
+    "parallel": said("--max-batch-size"),
+    "batched_tokens": said("--max-prefill-token-num"),
+    "quantisation": said("--model-format"),
+    "eager": said("--eager-mode", *PYTORCH),
+    "trust_remote_code": said("--trust-remote-code"),
+    "chat_template": said("--chat-template"),
+    "tool_parser": said("--tool-call-parser"),
+    "reasoning_parser": said("--reasoning-parser"),
+    "task": refused("it serves chat and completions here; take vllm or sglang, or llama-cpp with a GGUF file"),
+    "seed": refused("each request may carry its own, `seed`"),
+    "pipeline_parallel": refused("it shares layers only, --gpus says among how many; take vllm or sglang"),
+    "adapters": said("--adapters", *PYTORCH),
+}
+OWNED: Final = {
+    "model-name": "the model's name", "server-name": "its port", "server-port": "its port",
+    "api-keys": "the gateway stands in front", "dp": "say --replicas", "ssl": "the gateway stands in front",
+}  # fmt: skip
+"""Flags that the appliance sets, or leaves unset on purpose."""
 UNKNOWN: Final = ("Qwen4Exp", "KimiK3", "MiniMaxM3", "Gemma4", "DeepseekV41", "Mamba", "GraniteMoeHybrid", "FalconH1")
 """Beginnings of architectures that neither of its backends knows."""
 
@@ -54,11 +82,11 @@ def layers(model: Model) -> int:
 
 def estimate(model: Model, setting: Setting, gpus: tuple[Gpu, ...]) -> tuple[Load, ...]:
     """Every GPU takes the same; what a step computes in is its own formula."""
-    weights, ranks = model.weights, setting.tensor_parallel
+    weights, ranks, prefill = model.weights, setting.tensor_parallel, setting.batched_tokens or PREFILL
     items = (
-        ("weights", torch.weights_on_rank(weights, ranks)),
-        ("KV cache", torch.cache(weights, setting, PREFILL, block=64)),
-        ("activations", (PREFILL + 2 * BATCH) * weights.vocabulary * 2 // ranks),
+        ("weights", torch.weights_on_rank(weights, setting)),
+        ("KV cache", torch.cache(weights, setting, prefill, block=64)),
+        ("activations", (prefill + 2 * BATCH) * weights.vocabulary * 2 // ranks),
         ("libraries", torch.overhead(ranks)),
     )
     ram = Load(device="ram", items=(("processes", torch.PROCESS * ranks),))
@@ -79,19 +107,12 @@ def program(release: Release, state: str, python: str) -> str:
 
 def launch(service: Service) -> Launch:
     """Everything that the plan has decided is said."""
-    setting = service.setting
     return Launch(
         argv=(
             service.program, "serve", "api_server", service.weights,
             "--model-name", service.model,
             "--server-name", "127.0.0.1", "--server-port", str(service.port),
-            "--session-len", str(setting.context),
-            "--tp", str(setting.tensor_parallel),
-            "--cache-max-entry-count", f"{setting.memory_share:.3f}",
-            "--quant-policy", POLICY[setting.kv_type],
-            *(("--dtype", "float16") if setting.dtype == "half" else ()),
-            *(("--max-batch-size", str(setting.parallel)) if setting.parallel > 1 else ()),
-            *(word for name, value in service.options for word in (f"--{name}", value) if word),
+            *words(FLAGS, service),
         ),
         env=(("HF_HUB_OFFLINE", "1"),),
     )  # fmt: skip

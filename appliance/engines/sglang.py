@@ -7,12 +7,38 @@ from appliance.domain.deployment import Launch, Load, Model, Release, Service, S
 from appliance.domain.host import Gpu, Host
 from appliance.domain.version import version
 from appliance.memory import GIB, MIB, torch
+from appliance.options import Flag, Flags, said, words
 
 NAME: Final = "sglang"
 HEALTH: Final = "/health"
 PARALLEL: Final = 1
 ADDRESS: Final = "tcp"
 FILLS: Final = True
+FLAGS: Final[Flags] = {
+    "context": said("--context-length"),
+    "dtype": said("--dtype"),
+    "kv_type": said("--kv-cache-dtype", fp8=("--kv-cache-dtype", "fp8_e4m3")),
+    "gpus": said("--tp-size"),
+    "pipeline_parallel": said("--pp-size"),
+    "memory_share": said("--mem-fraction-static"),
+    "parallel": said("--max-running-requests"),
+    "batched_tokens": said("--chunked-prefill-size"),
+    "quantisation": said("--quantization"),
+    "eager": said("--disable-cuda-graph"),
+    "trust_remote_code": said("--trust-remote-code"),
+    "chat_template": said("--chat-template"),
+    "tool_parser": said("--tool-call-parser"),
+    "reasoning_parser": said("--reasoning-parser"),
+    "task": Flag(values={"embed": ("--is-embedding",), "rerank": ("--is-embedding",), "transcribe": ()}),
+    "seed": said("--random-seed"),
+    "adapters": said("--lora-paths", "--enable-lora"),
+}
+OWNED: Final = {
+    "model-path": "the model's files", "served-model-name": "the model's name", "host": "its port", "port": "its port",
+    "api-key": "the gateway stands in front", "admin-api-key": "the gateway stands in front",
+    "config": "its flags would override the plan's", "enable-metrics": "always on", "dp-size": "say --replicas",
+}  # fmt: skip
+"""Flags that the appliance sets, or leaves unset on purpose."""
 
 
 def refuse(model: Model, host: Host, release: Release) -> str | None:
@@ -46,16 +72,17 @@ def estimate(model: Model, setting: Setting, gpus: tuple[Gpu, ...]) -> tuple[Loa
     """What it keeps free for its graphs and activations is its own formula (0.5.23)."""
     weights, ranks = model.weights, setting.tensor_parallel
     chunk, graphs = _defaults(gpus[0], ranks)
-    reserved = (512 + 3 * max(chunk, 2048) // 2 + 128 * ranks + 2 * graphs) * MIB
+    chunk = setting.batched_tokens or chunk
+    reserved = (512 + 3 * max(chunk, 2048) // 2 + 128 * len(gpus) + 2 * graphs) * MIB
     if (gpus[0].memory or 0) > 60 * GIB:
         reserved = max(reserved, 10240 * MIB)
     items = (
-        ("weights", torch.weights_on_rank(weights, ranks)),
+        ("weights", torch.weights_on_rank(weights, setting)),
         ("KV cache", torch.cache(weights, setting, chunk, block=1)),
         ("activations", reserved),
-        ("libraries", torch.overhead(ranks)),
+        ("libraries", torch.overhead(len(gpus))),
     )
-    ram = Load(device="ram", items=(("processes", torch.PROCESS * ranks),))
+    ram = Load(device="ram", items=(("processes", torch.PROCESS * len(gpus)),))
     return (ram, *(Load(device=gpu.device, items=items) for gpu in gpus))
 
 
@@ -73,21 +100,14 @@ def program(release: Release, state: str, python: str) -> str:
 
 def launch(service: Service) -> Launch:
     """Everything that the plan has decided is said."""
-    setting = service.setting
     return Launch(
         argv=(
             service.program, "-m", "sglang.launch_server",
             "--model-path", service.weights,
             "--served-model-name", service.model,
             "--host", "127.0.0.1", "--port", str(service.port),
-            "--context-length", str(setting.context),
-            "--tp-size", str(setting.tensor_parallel),
-            "--mem-fraction-static", f"{setting.memory_share:.3f}",
-            "--dtype", setting.dtype,
-            "--kv-cache-dtype", {"fp8": "fp8_e4m3"}.get(setting.kv_type, setting.kv_type),
             "--enable-metrics",
-            *(("--max-running-requests", str(setting.parallel)) if setting.parallel > 1 else ()),
-            *(word for name, value in service.options for word in (f"--{name}", value) if word),
+            *words(FLAGS, service),
         ),
         env=(("HF_HUB_OFFLINE", "1"),),
     )  # fmt: skip

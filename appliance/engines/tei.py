@@ -1,5 +1,6 @@
 """Text Embeddings Inference: embeddings and reranking, from an image made for one kind of GPU."""
 
+from dataclasses import replace
 from typing import Final
 
 from appliance.domain.changes import Page
@@ -69,7 +70,7 @@ def estimate(model: Model, setting: Setting, gpus: tuple[Gpu, ...]) -> tuple[Loa
     """It keeps nothing of a request; a whole batch is computed at once. On the CPU that is in 32 bits."""
     wide = 1 if gpus else 2
     items = (
-        ("weights", torch.weights_on_rank(model.weights, 1) * wide),
+        ("weights", torch.weights_on_rank(model.weights, replace(setting, tensor_parallel=1)) * wide),
         ("activations", torch.activations(model.weights, BATCH, 0, 1) * wide),
     )
     if not gpus:

@@ -7,6 +7,7 @@ from appliance.domain.deployment import Launch, Load, Model, Release, Service, S
 from appliance.domain.host import Gpu, Host
 from appliance.domain.version import version
 from appliance.memory import GIB, MIB, rounded, torch, vllm
+from appliance.options import Flag, Flags, said, words
 
 NAME: Final = "vllm"
 HEALTH: Final = "/health"
@@ -36,6 +37,37 @@ SINCE: Final = {
     "Qwen4ExpForConditionalGeneration": "0.30.0",
 }
 """Architecture -> the release that its recipe asks for, where that is newer than the oldest one in the catalog."""
+FLAGS: Final[Flags] = {
+    "context": said("--max-model-len"),
+    "dtype": said("--dtype"),
+    "kv_type": said("--kv-cache-dtype"),
+    "gpus": said("--tensor-parallel-size"),
+    "pipeline_parallel": said("--pipeline-parallel-size"),
+    "memory_share": said("--gpu-memory-utilization"),
+    "parallel": said("--max-num-seqs"),
+    "batched_tokens": said("--max-num-batched-tokens"),
+    "quantisation": said("--quantization"),
+    "eager": said("--enforce-eager"),
+    "trust_remote_code": said("--trust-remote-code"),
+    "chat_template": said("--chat-template"),
+    "tool_parser": said("--tool-call-parser", "--enable-auto-tool-choice"),
+    "reasoning_parser": said("--reasoning-parser"),
+    "task": Flag(
+        values={
+            "embed": ("--runner", "pooling", "--convert", "embed"),
+            "rerank": ("--runner", "pooling", "--convert", "classify"),
+            "transcribe": (),
+        }
+    ),
+    "seed": said("--seed"),
+    "adapters": said("--lora-modules", "--enable-lora"),
+}
+OWNED: Final = {
+    "model": "the model's files", "served-model-name": "the model's name", "uds": "its socket", "host": "its socket",
+    "port": "its socket", "api-key": "the gateway stands in front", "config": "its flags would override the plan's",
+    "kv-cache-memory-bytes": "say --memory-share", "data-parallel-size": "say --replicas",
+}  # fmt: skip
+"""Flags that the appliance sets, or leaves unset on purpose."""
 
 
 def refuse(model: Model, host: Host, release: Release) -> str | None:
@@ -43,6 +75,8 @@ def refuse(model: Model, host: Host, release: Release) -> str | None:
     weights = model.weights
     if weights.format != "safetensors":
         return f"reads safetensors only, {model.name} is {weights.format}"
+    if release.accelerator == "cpu" and host.arch == "x86_64" and "avx2" not in host.cpu_flags:
+        return "computes with AVX2, which this processor does not have"
     wanted = SINCE.get(weights.architecture)
     if wanted and version(release.version) < version(wanted):
         return f"knows {weights.architecture} from {wanted} on"
@@ -82,7 +116,7 @@ def estimate(model: Model, setting: Setting, gpus: tuple[Gpu, ...]) -> tuple[Loa
     cache = (pages.attention + pages.state) * setting.parallel
     if not gpus:
         whole = (
-            ("weights", torch.weights_on_rank(weights, 1)),
+            ("weights", torch.weights_on_rank(weights, setting)),
             ("KV cache", rounded(cache, GIB)),  # its variable takes whole GiB
             ("activations", torch.activations(weights, batched, sequences, 1)),
             ("processes", torch.PROCESS),
@@ -91,14 +125,14 @@ def estimate(model: Model, setting: Setting, gpus: tuple[Gpu, ...]) -> tuple[Loa
     # CUDA counts a little less than the driver tells, and the share is of what CUDA counts.
     reserve = RESERVE + gpus[0].memory // 200 if gpus[0].memory else 0
     items = (
-        ("weights", torch.weights_on_rank(weights, ranks)),
+        ("weights", torch.weights_on_rank(weights, setting)),
         ("KV cache", cache),
         ("activations", torch.activations(weights, batched, min(sequences, batched), ranks)),
         ("CUDA graphs", 256 * MIB + weights.layers * 6 * MIB),
-        ("libraries", torch.overhead(ranks)),
+        ("libraries", torch.overhead(len(gpus))),
         *((("reserve", reserve),) if reserve else ()),
     )
-    ram = Load(device="ram", items=(("processes", torch.PROCESS * ranks),))
+    ram = Load(device="ram", items=(("processes", torch.PROCESS * len(gpus)),))
     return (ram, *(Load(device=gpu.device, items=items) for gpu in gpus))
 
 
@@ -114,18 +148,12 @@ def program(release: Release, state: str, python: str) -> str:
 
 def launch(service: Service) -> Launch:
     """Everything that the plan has decided is said, so that no default of a release changes it."""
-    setting = service.setting
     return Launch(
         argv=(
             service.program, "serve", service.weights,
             "--served-model-name", service.model,
             "--uds", service.socket,
-            "--max-model-len", str(setting.context),
-            "--dtype", setting.dtype,
-            "--kv-cache-dtype", setting.kv_type,
-            *_gpus(setting),
-            *(("--max-num-seqs", str(setting.parallel)) if setting.parallel > 1 else ()),
-            *(word for name, value in service.options for word in (f"--{name}", value) if word),
+            *words(FLAGS, service),
         ),
         env=(
             ("HF_HUB_OFFLINE", "1"), ("VLLM_NO_USAGE_STATS", "1"), ("VLLM_DO_NOT_TRACK", "1"),
@@ -139,22 +167,16 @@ def pages(service: Service) -> tuple[Page, ...]:
     return ()
 
 
-def _gpus(setting: Setting) -> tuple[str, ...]:
-    """Nothing on the CPU, where there is no share to be told."""
-    if not setting.memory_share:
-        return ()
-    return (
-        "--tensor-parallel-size", str(setting.tensor_parallel),
-        "--gpu-memory-utilization", f"{setting.memory_share:.3f}",
-    )  # fmt: skip
-
-
 def _ram(service: Service) -> tuple[tuple[str, str], ...]:
-    """On the CPU the cache is told in GiB."""
+    """On the CPU the cache is told in GiB, and no thread is tied to a core: those of other replicas would be too."""
     if service.accelerator != "cpu":
         return ()
     amount = next((amount for load in service.loads for name, amount in load.items if name == "KV cache"), GIB)
-    return (("VLLM_CPU_KVCACHE_SPACE", str(-(-amount // GIB))),)
+    return (
+        ("VLLM_CPU_KVCACHE_SPACE", str(-(-amount // GIB))),
+        ("VLLM_CPU_OMP_THREADS_BIND", "nobind"),
+        ("OMP_NUM_THREADS", str(service.threads)),
+    )
 
 
 def _defaults(gpus: tuple[Gpu, ...]) -> tuple[int, int]:

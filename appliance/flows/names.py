@@ -66,14 +66,11 @@ def resolve(site: Site, asked: ModelSpec, wish: Wish, terms: Terms, host: Host |
     word = _followed(site, asked.source or asked.name)
     asked = asked if asked.source else replace(asked, name=_instance(asked.name))
     if source := _direct(word, typed=bool(asked.source)):
-        if wish.quantisation:
-            raise UsageError(
-                f"--quantisation {wish.quantisation} chooses among the forms of a known model, {word} is one already",
-                hint="for a GGUF repository: hf:OWNER/REPOSITORY:Q4_K_M",
-            )
         # The model that comes along runs on the CPU, as a first installation has it: that works wherever anything does.
         gpus = 0 if source == SMOKE and asked.gpus is None else asked.gpus
-        return Resolved(model=replace(asked, source=source, gpus=gpus))
+        # Of files that are named, it says how the engine is to quantise them, or to read them.
+        tuning = replace(asked.tuning, quantisation=wish.quantisation)
+        return Resolved(model=replace(asked, source=source, gpus=gpus, tuning=tuning))
     return _known(site, replace(asked, source=word), wish, terms, host)
 
 

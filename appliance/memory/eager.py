@@ -21,7 +21,7 @@ def estimate(
     """
     sixteen = weights.quantisation != "float32"
     amounts = {
-        "weights": torch.weights_on_rank(weights, 1) * (widened if sixteen else 2 if widened == 2 else 1),
+        "weights": torch.weights_on_rank(weights, Setting(context=1, parallel=1)) * (widened if sixteen else 2 if widened == 2 else 1),
         "KV cache": torch.cache(weights, replace(setting, tensor_parallel=1), PROMPT) * widened,
         "activations": torch.activations(weights, min(setting.context, PROMPT), setting.parallel, 1) * widened,
     }

@@ -20,10 +20,27 @@ WIDTHS: Final = {"auto": 2.0, "fp8": 1.0, "int8": 1.0 + 1 / 16, "int4": 0.5 + 1 
 """Bytes of one cache element."""
 
 
-def weights_on_rank(weights: Weights, ranks: int) -> int:
-    """Return the bytes of weights on each of `ranks` GPUs; 32-bit ones are loaded as 16-bit."""
+def weights_on_rank(weights: Weights, setting: Setting) -> int:
+    """Return the bytes of weights on each GPU; 32-bit ones are loaded as 16-bit, unless that is asked for.
+
+    Of pipeline stages the first and the last have the embedding or the output as well as their layers.
+    """
     amount = weights.tensors // 2 if weights.quantisation == "float32" else weights.tensors
-    return -(-amount // ranks)
+    if wide(weights, setting):
+        amount *= 2
+    if setting.pipeline_parallel > 1:
+        amount = int(amount * _stage(weights, setting)) + max(weights.embedding, weights.output)
+    return -(-amount // setting.tensor_parallel)
+
+
+def wide(weights: Weights, setting: Setting) -> bool:
+    """Whether weights of 16 or 32 bits are computed in 32."""
+    return setting.dtype == "float32" and weights.quantisation in ("float32", "float16", "bfloat16")
+
+
+def _stage(weights: Weights, setting: Setting) -> float:
+    """Return the part of all layers that the largest pipeline stage has."""
+    return -(-weights.layers // setting.pipeline_parallel) / max(1, weights.layers)
 
 
 def cache(weights: Weights, setting: Setting, batched: int, *, block: int = BLOCK) -> int:
@@ -31,11 +48,12 @@ def cache(weights: Weights, setting: Setting, batched: int, *, block: int = BLOC
 
     `batched` are the prompt tokens in flight, which a sliding window keeps too until they are done.
     """
-    width, ranks = WIDTHS[setting.kv_type], setting.tensor_parallel
-    whole = rounded(setting.context, block)
+    width, ranks = WIDTHS[setting.kv_type] * (2 if setting.dtype == "float32" else 1), setting.tensor_parallel
+    slot = rounded(setting.context, block)
     kept = {window: rounded(min(window - 1 + batched, setting.context), block) + block for window in windows(weights)}
-    each = growing(weights, whole, width, ranks) + windowed(weights, kept, width, ranks)
-    return each * setting.parallel + recurrent(weights, setting.parallel, 2, 2, ranks)
+    each = growing(weights, slot, width, ranks) + windowed(weights, kept, width, ranks)
+    whole = each * setting.parallel + recurrent(weights, setting.parallel, 2, 2, ranks)
+    return int(whole * _stage(weights, setting)) if setting.pipeline_parallel > 1 else whole
 
 
 def activations(weights: Weights, batched: int, sequences: int, ranks: int) -> int:

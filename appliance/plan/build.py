@@ -6,10 +6,10 @@ from appliance.catalog import Catalog
 from appliance.domain.deployment import Deployment, Gateway, Layout, Model, Reason, Refusal, Route, Service
 from appliance.domain.host import Host
 from appliance.domain.spec import ApplianceSpec, ModelSpec
-from appliance.engines import engine, health
+from appliance.engines import engine, health, upstream
 from appliance.errors import HostError
 from appliance.gateway import TRIPLETS
-from appliance.plan import choose, keep, ladder, share, size, words
+from appliance.plan import choose, keep, ladder, share, size, wishes, words
 from appliance.plan.place import Fitted, Place
 from appliance.plan.room import Room, pools, room
 from appliance.runtimes import runtime, runtimes
@@ -49,6 +49,8 @@ def plan(
     services: dict[str, tuple[Service, ...]] = {name: replicas for name, (replicas, _) in kept.items()}
     ports = _ports(host, services)
     new = [(item, model) for item, model in _pairs(spec, models) if item.name not in kept]
+    for item, _ in new:
+        wishes.check(item, chosen)
     candidates = {item.name: choose.candidates(item, model, host, catalog, chosen) for item, model in new}
     fits, here = _fit(new, candidates, host, here)
     for item, model in new:
@@ -62,7 +64,7 @@ def plan(
         if item.name in fits:
             fitted = fits[item.name]
             why = words.explain(item, model, services[item.name], fitted, host)
-            told[item.name] = (choose.reason(item, fitted.candidate, fitted.refused), why)
+            told[item.name] = (choose.reason(item, fitted.candidate, fitted.refused), why, *wishes.warnings(item))
     owner, gateway_user, group = _accounts(host, layout)
     gateway_artifact = choose.gateway(catalog, host)
     used = dict.fromkeys(digest for service in ordered for digest in service.artifacts)
@@ -169,6 +171,8 @@ def _services(
             artifacts=tuple(one.digest for one in release.artifacts),
             port=next(ports) if module.ADDRESS == "tcp" else 0,
             options=item.options,
+            tuning=item.tuning,
+            adapters=item.adapters,
         )
         for name, place in zip(names, fitted.places, strict=True)
     )
@@ -223,11 +227,12 @@ def _gateway(spec: ApplianceSpec, services: tuple[Service, ...], layout: Layout,
         workers=min(host.cpus, 8),
         routes=tuple(
             Route(
-                name=item.name,
-                upstream_model=item.name,
+                name=name,
+                upstream_model=name if name != item.name else upstream(by_model[name][0]),
                 health=health(by_model[item.name][0]),
                 replicas=tuple((service.name, service.address) for service in by_model[item.name]),
             )
             for item in spec.models
+            for name in (item.name, *(name for name, _ in item.adapters))
         ),
     )

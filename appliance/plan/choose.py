@@ -9,7 +9,7 @@ from appliance.catalog import Catalog, requirements
 from appliance.domain.deployment import Artifact, Model, Reason, Refusal, Release
 from appliance.domain.host import Gpu, Host
 from appliance.domain.spec import ModelSpec
-from appliance.engines import engine, engines
+from appliance.engines import engine, engines, unable
 from appliance.errors import HostError
 from appliance.plan import drivers, fitness
 
@@ -102,18 +102,40 @@ def verdicts(item: ModelSpec, model: Model, host: Host, catalog: Catalog, runtim
     rows = [row for row in catalog.releases if item.engine == row.engine or (item.engine == "auto" and not row.asked)]
     if not rows:
         raise HostError(f"the catalog holds no release of {item.engine}", hint="leave --engine out to choose")
+    if item.version:
+        rows = _of_version(item, rows)
     for row in rows:
         if host.arch not in row.arch and any(_same(row, other) and host.arch in other.arch for other in rows):
             continue  # the same release for another processor: the row for this one says what is to be said
-        why = _refuse(row, model, host)
+        why = _refuse(row, item, model, host) or _idle(row, item, model, host)
         fit = fitness.Fit(why=why) if why else fitness.fit(row, host, item.gpus, runtime)
         yield Verdict(row=row, groups=fit.groups, why=fit.why, absent=fit.absent, reads=not why)
 
 
-def _refuse(row: Release, model: Model, host: Host) -> str | None:
+def _of_version(item: ModelSpec, rows: list[Release]) -> list[Release]:
+    """Take the releases of the version that is asked for. Raises HostError with those that there are."""
+    found = [row for row in rows if row.version == item.version]
+    if not found:
+        there = ", ".join(dict.fromkeys(f"{row.engine} {row.version}" for row in rows))
+        engine_name = "" if item.engine == "auto" else f" of {item.engine}"
+        raise HostError(f"the catalog holds no version {item.version}{engine_name}", hint=f"there are {there}")
+    return found
+
+
+def _refuse(row: Release, item: ModelSpec, model: Model, host: Host) -> str | None:
     """Ask the engine; one that a newer catalog names is not known here."""
     module = engines().get(row.engine)
-    return module.refuse(model, host, row) if module else "this version of llm-appliance does not know the engine"
+    if module is None:
+        return "this version of llm-appliance does not know the engine"
+    return module.refuse(model, host, row) or unable(item, module, row.version) or None
+
+
+def _idle(row: Release, item: ModelSpec, model: Model, host: Host) -> str:
+    """Say why whole weights are not put on the CPU beside GPUs by themselves: moving some layers does better."""
+    here = host.gpus or any(driver.failure for driver in host.drivers)
+    if row.api != "cpu" or item.gpus == 0 or not here or model.weights.format == "none":
+        return ""
+    return "" if engine(row.engine).layers(model) else "would leave the GPUs idle and be slow; --gpus 0 asks for it"
 
 
 def _same(row: Release, other: Release) -> bool:
@@ -165,7 +187,9 @@ def _name(artifact: Artifact, row: Release, host: Host) -> str:
         return _digest(*origin, dict(host.tools).get(artifact.ref, ""))
     lock = requirements(artifact)
     if not lock:
-        return _digest(*origin, *artifact.pins, *artifact.indexes, host.python, host.arch)
+        return _digest(
+            *origin, *artifact.pins, *artifact.indexes, *artifact.overrides, *artifact.provides, host.python, host.arch
+        )
     # What has a torch is made of ready wheels; the others are compiled here, for this processor.
     flags = () if row.torch else host.cpu_flags
     return _digest(*origin, host.arch, *flags, host.python, lock)

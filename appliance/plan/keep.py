@@ -24,7 +24,7 @@ def kept(spec: ApplianceSpec, models: tuple[Model, ...], host: Host, before: Dep
         same = wishes.get(item.name) == item and earlier.get(item.name) == digests[item.name]
         if same and services and all(_there(service, host) for service in services) and _fits(taken + services, host):
             taken += services
-            about = (f"engine for {item.name}", f"memory of {item.name}")
+            about = (f"engine for {item.name}", f"memory of {item.name}", f"trust in {item.name}")
             found[item.name] = (services, tuple(one for one in before.reasons if one.subject in about))
     return found
 

@@ -26,6 +26,8 @@ def wanted(item: ModelSpec, model: Model, module: Engine, most: int = 0) -> Sett
         context=item.context or (min(trained, most) if most else trained),
         parallel=item.parallel or module.PARALLEL,
         kv_type=item.kv_type,
+        dtype=item.tuning.dtype,
+        batched_tokens=item.tuning.batched_tokens or 0,
     )
 
 

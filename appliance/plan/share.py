@@ -6,6 +6,7 @@ from dataclasses import replace
 from appliance.domain.deployment import Load, Service
 from appliance.domain.host import Gpu, Host
 from appliance.engines import engine
+from appliance.errors import HostError
 from appliance.plan.room import MARGIN, Room, pools, summed
 
 UNIFIED = 0.5
@@ -42,12 +43,27 @@ def _grown(
         return service
     left = min(here.free(where[device]) // takers[where[device]] for device in devices)
     more = int(left * UNIFIED) if gpus[devices[0]].unified else left
+    if service.tuning.memory_share is not None:
+        more = min(left, _asked(service, here.total[where[devices[0]]]))
     loads = tuple(_larger(load, more) if load.device in gpus else load for load in service.loads)
     largest = next(load for load in loads if load.device == devices[0])
     part = module.share(largest, gpus[devices[0]], here.total[where[devices[0]]])
     # Rounded up: a thousandth too little, and what the plan promised would not fit.
     setting = replace(service.setting, memory_share=min(0.99, math.ceil(part * 1000) / 1000))
     return replace(service, loads=loads, setting=setting)
+
+
+def _asked(service: Service, total: int) -> int:
+    """Return how much larger its cache gets to the share that is asked for. Raises HostError when it has more."""
+    asked = int((service.tuning.memory_share or 0) * total)
+    needed = max(load.total for load in service.loads if load.device != "ram")
+    if asked < needed:
+        part = math.ceil(needed / total * 100) / 100
+        raise HostError(
+            f"{service.name}: --memory-share {service.tuning.memory_share} is less than what it needs",
+            hint=f"try --memory-share {part}, or a smaller --context",
+        )
+    return asked - needed
 
 
 def _larger(load: Load, more: int) -> Load:

@@ -98,7 +98,7 @@ def _all(
     for _ in range(item.replicas):
         attempt: Attempt | None = None
         for chosen in _choices(item, model, module, gpus, left):
-            shaped = _shaped(setting, module, model, chosen)
+            shaped = _shaped(setting, item, module, model, chosen)
             loads = module.estimate(model, shaped, chosen)
             attempt = Attempt(shaped, loads, chosen, left)
             if left.holds(loads, where):
@@ -118,7 +118,8 @@ def _choices(
         yield ()
         return
     # A process can use one slice of a GPU, and none beside it.
-    counts = module.spreads(model, 1 if any(gpu.slice is not None for gpu in gpus) else len(gpus))
+    most, stages = 1 if any(gpu.slice is not None for gpu in gpus) else len(gpus), item.tuning.pipeline_parallel
+    counts = tuple(count * stages for count in module.spreads(model, most // stages))
     if isinstance(item.gpus, tuple):
         named = tuple(gpu for gpu in gpus if gpu.index in item.gpus)
         if len(item.gpus) in counts and all(gpu.pool in here.left for gpu in named):
@@ -129,13 +130,20 @@ def _choices(
             yield from sets(gpus, count, here)
 
 
-def _shaped(setting: Setting, module: Engine, model: Model, gpus: tuple[Gpu, ...]) -> Setting:
+def _shaped(setting: Setting, item: ModelSpec, module: Engine, model: Model, gpus: tuple[Gpu, ...]) -> Setting:
     """Say what follows from the GPUs: how many share a layer, and the type that they compute in."""
     if not gpus:
         return setting
     old = any(gpu.vendor == "nvidia" and version(gpu.compute_capability) < (8, 0) for gpu in gpus)
     whole = not module.layers(model)  # an engine that moves single layers does not divide them
-    return replace(setting, tensor_parallel=len(gpus) if whole else 1, dtype="half" if old and whole else setting.dtype)
+    half = old and whole and setting.dtype == "auto"
+    stages = item.tuning.pipeline_parallel
+    return replace(
+        setting,
+        tensor_parallel=len(gpus) // stages if whole else 1,
+        pipeline_parallel=stages,
+        dtype="half" if half else setting.dtype,
+    )
 
 
 def _no_type(item: ModelSpec, model: Model, module: Engine, candidate: Candidate) -> str:
@@ -176,7 +184,11 @@ def _nothing(item: ModelSpec, model: Model, attempts: Tried, host: Host, here: R
     refused = [one for candidate, _ in attempts for one in candidate.refused]
     passed = [one for one in refused if not one.why.startswith("reads ") and not one.why.endswith(OBVIOUS)]
     lines += [f"{one.name}: {one.why}" for one in passed[:SAID]]
-    return HostError(f"{item.name} does not fit: " + "; ".join(lines), hint=_way_out(item, model, attempts, host, here))
+    # What the CPU cannot hold either might have fitted on GPUs that do not work, or only with another driver.
+    last = [candidate for candidate, _ in attempts if not candidate.gpus]
+    advice = dict.fromkeys(candidate.advice for candidate in last if candidate.advice)
+    hint = "; ".join((*advice, _way_out(item, model, attempts, host, here)))
+    return HostError(f"{item.name} does not fit: " + "; ".join(lines), hint=hint)
 
 
 def _nearest(attempts: Tried, host: Host) -> Tried:
@@ -217,7 +229,8 @@ def _way_out(item: ModelSpec, model: Model, attempts: Tried, host: Host, here: R
             return "leave --strict out, and it steps down to what fits"
         said = words(setting, model, engine(fitted.candidate.release.engine))
         return f"{before}try {flag} {value}" if flag else f"{said} would fit"
-    if all(isinstance(attempt, str) for _, attempt in attempts) and model.weights.format == "safetensors":
+    idle = not any(candidate.gpus for candidate, _ in attempts)
+    if model.weights.format == "safetensors" and (idle or all(isinstance(attempt, str) for _, attempt in attempts)):
         return "a GGUF file of the same model can be served by llama.cpp"
     more = "" if any(gpu.unified or gpu.slice is not None for gpu in host.devices) or not host.gpus else ", more GPUs"
     return f"take a smaller quantisation{smaller(model)}{more}, or remove another model"

@@ -435,6 +435,7 @@ local ENDPOINTS = {
     ["/v1/chat/completions"] = { method = "POST", handler = forward },
     ["/v1/completions"] = { method = "POST", handler = forward },
     ["/v1/embeddings"] = { method = "POST", handler = forward },
+    ["/v1/rerank"] = { method = "POST", handler = forward },
 }
 
 -- The endpoint of a path, the model that the path names, and the path that the engine knows it by.

@@ -26,9 +26,10 @@ def put(index: Path, name: str, version: str, *, requires: tuple[str, ...] = ())
     wheel = page / f"{name}-{version}-py3-none-any.whl"
     about = f"{name}-{version}.dist-info"
     files = {
-        f"{name}.py": f"VERSION = {version!r}\n",
+        f"{name}.py": f"VERSION = {version!r}\ndef say():\n    print(VERSION)\n",
         f"{about}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
         + "".join(f"Requires-Dist: {line}\n" for line in requires),
+        f"{about}/entry_points.txt": f"[console_scripts]\n{name}-version = {name}:say\n",
         f"{about}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
 
@@ -106,6 +107,33 @@ def test_a_wheel_can_be_named_by_its_address(indexes: tuple[Path, Path], deploym
     url = (indexes[1] / "engine" / "engine-1.0+cu129-py3-none-any.whl").as_uri()
     target = make(replace(ARTIFACT, ref=f"engine @ {url}"), deployment)
     assert installed(target, "engine") == "1.0+cu129"
+
+
+def test_its_commands_start_where_it_lies(indexes: tuple[Path, Path], deployment: Deployment) -> None:
+    """It was filled under another name."""
+    target = make(ARTIFACT, deployment)
+    done = subprocess.run((target / "bin" / "engine-version",), capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "1.0"
+
+
+def test_what_packages_ask_for_wrongly_is_overridden(indexes: tuple[Path, Path], deployment: Deployment) -> None:
+    put(indexes[0], "engine", "1.1", requires=("torch==2.13.0+cpu", "vision", "small"))
+    wrong = replace(ARTIFACT, ref="engine==1.1", pins=("torch==2.13.0",))
+    with pytest.raises(ArtifactError, match=r"engine==1\.1 cannot be installed"):
+        make(wrong, deployment)
+    right = replace(wrong, overrides=("torch==2.13.0", 'vision; sys_platform == "never"'), digest="e" * 64)
+    target = make(right, deployment)
+    assert [installed(target, name) for name in ("engine", "torch")] == ["1.1", "2.13.0"]
+    assert "vision" not in (target / "requirements.txt").read_text()
+
+
+def test_it_is_found_under_the_name_that_its_program_asks_for(
+    indexes: tuple[Path, Path], deployment: Deployment
+) -> None:
+    target = make(replace(ARTIFACT, provides=("famous==1.0+cpu",)), deployment)
+    code = "from importlib.metadata import version; print(version('famous'), version('engine'))"
+    argv = (str(target / "bin" / "python"), "-c", code)
+    assert subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split() == ["1.0+cpu", "1.0"]
 
 
 def test_one_that_is_there_is_left_alone(indexes: tuple[Path, Path], deployment: Deployment) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance import specfile
-from appliance.domain.spec import ApplianceSpec, ModelSpec
+from appliance.domain.spec import ApplianceSpec, ModelSpec, Tuning
 from appliance.errors import SpecError
 from tests.unit.samples import LAYOUT
 
@@ -308,6 +308,21 @@ def test_a_new_file_says_who_made_it() -> None:
 
 
 plain = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1, max_size=20)
+tunings = st.builds(
+    Tuning,
+    dtype=st.sampled_from(["auto", "half", "float32"]),
+    quantisation=st.sampled_from(["", "awq", "fp8"]),
+    batched_tokens=st.none() | st.integers(16, 1 << 20),
+    memory_share=st.none() | st.floats(0.01, 0.99),
+    eager=st.booleans(),
+    trust_remote_code=st.booleans(),
+    chat_template=st.just("") | plain.map("/".__add__),
+    tool_parser=st.sampled_from(["", "hermes", "no"]),
+    reasoning_parser=st.sampled_from(["", "qwen3", "on"]),
+    task=st.sampled_from(["chat", "embed", "rerank"]),
+    seed=st.none() | st.integers(0, 1 << 30),
+    pipeline_parallel=st.integers(1, 64),
+)
 models = st.builds(
     ModelSpec,
     name=st.from_regex(r"[a-z0-9][a-z0-9.-]{0,8}", fullmatch=True).filter(lambda name: name not in specfile.RESERVED),
@@ -319,6 +334,11 @@ models = st.builds(
     gpus=st.none() | st.integers(0, 64) | st.lists(st.integers(0, 63), min_size=1, max_size=8, unique=True).map(tuple),
     kv_type=st.sampled_from(["auto", "fp8", "q8_0", "no", "on"]),
     strict=st.booleans(),
+    version=st.sampled_from(["", "0.33.0", "0.8.5.post1"]),
+    tuning=tunings,
+    adapters=st.dictionaries(
+        st.from_regex(r"adapter-[a-z0-9]{12}", fullmatch=True), plain.map("/".__add__), max_size=2
+    ).map(lambda pairs: tuple(pairs.items())),
     options=st.dictionaries(
         st.from_regex(r"[a-z0-9][a-z0-9-]{0,8}", fullmatch=True).filter(lambda name: name not in specfile.OWNED),
         plain | st.just(""),

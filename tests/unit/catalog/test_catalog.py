@@ -128,7 +128,7 @@ class TestOrder:
         parts = yaml.safe_load(text)["parts"]
         assert {path.stem for path in (DIRECTORY / "engines").glob("*.yaml")} == set(parts)
         on_gpus = list(dict.fromkeys(row.engine for row in ROWS if row.api != "cpu" and not row.asked))
-        assert on_gpus == ["vllm", "sglang", "lmdeploy", "llama-cpp", "llama-cpp-python"]
+        assert on_gpus == ["vllm", "sglang", "lmdeploy", "llama-cpp", "llama-cpp-python", "transformers"]
         assert parts == [*on_gpus, "cpu", *dict.fromkeys(row.engine for row in ROWS if row.asked)]
 
     def test_the_cpu_comes_after_every_gpu(self) -> None:

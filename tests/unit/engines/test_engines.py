@@ -231,7 +231,7 @@ def test_the_words_that_start_llama_cpp_on_a_gpu() -> None:
 
 def test_a_quantised_cache_needs_flash_attention() -> None:
     service = replace(SERVICE, setting=Setting(context=2048, parallel=4, kv_type="q8_0"), options=())
-    assert llama_cpp.launch(service).argv[-6:] == (
+    assert llama_cpp.launch(service).argv[9:15] == (
         "--cache-type-k", "q8_0", "--cache-type-v", "q8_0", "--flash-attn", "on",
     )  # fmt: skip
 
@@ -278,9 +278,9 @@ def test_the_words_that_start_sglang() -> None:
     assert sglang.launch(ON_GPUS) == Launch(
         argv=(
             "/engines/program", "-m", "sglang.launch_server", "--model-path", "/store/dir", "--served-model-name", "tiny",
-            "--host", "127.0.0.1", "--port", "18100", "--context-length", "8192", "--tp-size", "2",
-            "--mem-fraction-static", "0.900", "--dtype", "auto", "--kv-cache-dtype", "auto", "--enable-metrics",
-            "--seed", "1", "--x",
+            "--host", "127.0.0.1", "--port", "18100", "--enable-metrics",
+            "--context-length", "8192", "--dtype", "auto", "--kv-cache-dtype", "auto", "--tp-size", "2",
+            "--mem-fraction-static", "0.900", "--seed", "1", "--x",
         ),
         env=(("HF_HUB_OFFLINE", "1"),),
     )  # fmt: skip
@@ -292,8 +292,8 @@ def test_the_words_that_start_lmdeploy() -> None:
     assert lmdeploy.launch(ON_GPUS) == Launch(
         argv=(
             "/engines/program", "serve", "api_server", "/store/dir", "--model-name", "tiny",
-            "--server-name", "127.0.0.1", "--server-port", "18100", "--session-len", "8192", "--tp", "2",
-            "--cache-max-entry-count", "0.900", "--quant-policy", "0", "--seed", "1", "--x",
+            "--server-name", "127.0.0.1", "--server-port", "18100", "--session-len", "8192",
+            "--quant-policy", "0", "--tp", "2", "--cache-max-entry-count", "0.900", "--seed", "1", "--x",
         ),
         env=(("HF_HUB_OFFLINE", "1"),),
     )  # fmt: skip

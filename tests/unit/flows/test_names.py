@@ -166,8 +166,8 @@ def test_a_quantisation_and_a_hub_can_be_asked_for() -> None:
     assert asked("qwen3", wish=Wish(hub="ms")).source == "ms:Qwen/Qwen3-32B"
     with pytest.raises(UsageError, match="--hub 'hg' is not known"):
         asked("qwen3", wish=Wish(hub="hg"))
-    with pytest.raises(UsageError, match="is one already"):
-        asked("x", "hf:Qwen/Qwen3-8B", wish=Wish(quantisation="fp8"))
+    files = asked("x", "hf:Qwen/Qwen3-8B", wish=Wish(quantisation="fp8"))
+    assert files.tuning.quantisation == "fp8", "of files that are named, the engine quantises them"
 
 
 @pytest.mark.parametrize(("name", "near"), [("qwn3", "qwen3"), ("gema3", "gemma3")])

@@ -15,6 +15,10 @@ GQA = Layers(kind="full", count=16, kv_heads=8, key=128, value=128)
 WINDOW = Layers(kind="window", count=16, kv_heads=8, key=128, value=128, window=1024)
 
 
+def ranks(number: int) -> Setting:
+    return replace(ONE, tensor_parallel=number)
+
+
 def on(ranks: int, group: Layers = GQA, **setting: object) -> int:
     return cache(safetensors(cache=(group,)), replace(ONE, tensor_parallel=ranks, **setting), 2048)  # type: ignore[arg-type]
 
@@ -63,9 +67,9 @@ def test_a_smaller_cache_of_16ths_of_a_byte(kv_type: str, width: int) -> None:
 
 
 def test_weights_are_shared_and_32_bits_become_16() -> None:
-    assert weights_on_rank(safetensors(size=10 * GIB), 1) == 10 * GIB
-    assert weights_on_rank(safetensors(size=10 * GIB), 3) == -(-10 * GIB // 3), "rounded up"
-    assert weights_on_rank(safetensors(size=10 * GIB, quantisation="float32"), 2) == 2.5 * GIB
+    assert weights_on_rank(safetensors(size=10 * GIB), ranks(1)) == 10 * GIB
+    assert weights_on_rank(safetensors(size=10 * GIB), ranks(3)) == -(-10 * GIB // 3), "rounded up"
+    assert weights_on_rank(safetensors(size=10 * GIB, quantisation="float32"), ranks(2)) == 2.5 * GIB
 
 
 def test_what_a_step_computes_in() -> None:

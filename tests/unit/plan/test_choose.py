@@ -22,7 +22,7 @@ from tests.unit.samples import CATALOG, HOST, item, model, weights
 
 ARM = replace(HOST, arch="aarch64")
 GGUF = model()
-SAFETENSORS = model(facts=weights(format="safetensors", architecture="LlamaForCausalLM"))
+SAFETENSORS = model(facts=weights(format="safetensors", architecture="LlamaForCausalLM", quantisation="bfloat16"))
 
 
 def chosen(host: Host, what: Model = SAFETENSORS, *, runtime: str = "systemd", **spec: Any) -> str:
@@ -215,9 +215,10 @@ class TestMachines:
         with pytest.raises(HostError) as caught:
             chosen(machine("A100", driver="470.57.02"), gpus=1)
         assert caught.value.hint == (
-            "driver 470.57.02 is too old for every build of vllm, sglang, lmdeploy: 525.60.13 would run vllm 0.32.0 "
-            "(cuda12.9), sglang 0.5.10.post1 (cuda12.8), lmdeploy 0.18.0 (cuda12.8); 580 would run vllm 0.33.0 "
-            "(cuda13.0), sglang 0.5.23 (cuda13.0); a GGUF file of the same model can be served by llama.cpp, "
+            "driver 470.57.02 is too old for every build of vllm, sglang, lmdeploy, transformers: 525.60.13 would run "
+            "vllm 0.32.0 (cuda12.9), sglang 0.5.10.post1 (cuda12.8), lmdeploy 0.18.0 (cuda12.8), transformers 5.23.0 "
+            "(cuda12.9); 580 would run vllm 0.33.0 (cuda13.0), sglang 0.5.23 (cuda13.0), transformers 5.23.0 "
+            "(cuda13.0); a GGUF file of the same model can be served by llama.cpp, "
             "on the CPU too"
         )
 
@@ -313,7 +314,7 @@ def holds(row: Release, host: Host) -> bool:
     if row.python[1] and version(host.python) >= version(row.python[1]):
         return False
     if row.api == "cpu":
-        return True
+        return not host.gpus or row.engine.startswith("llama") or row.engine == "dummy"
     (driver,) = host.drivers
     built = "build" in kinds
     if built and host.cuda_toolkit.split(".")[0] != row.api_version.split(".")[0]:

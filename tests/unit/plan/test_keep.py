@@ -105,7 +105,7 @@ def test_a_model_that_is_removed_leaves_the_plan_as_it_was() -> None:
 
 
 @pytest.mark.parametrize(
-    "wish", [{"context": 2048}, {"parallel": 2}, {"replicas": 2}, {"gpus": (1,)}, {"options": (("seed", "1"),)}]
+    "wish", [{"context": 2048}, {"parallel": 2}, {"replicas": 2}, {"gpus": (1,)}, {"options": (("max-logprobs", "1"),)}]
 )
 def test_another_wish_is_planned_anew_in_the_memory_that_it_gives_back(wish: dict[str, object]) -> None:
     host = replace(TWO, gpus=TWO.gpus[:1]) if wish.get("gpus") is None else TWO

@@ -1,0 +1,50 @@
+"""add-model's options that mean the same whatever the engine, as typer types."""
+
+from typing import Annotated
+
+import typer
+
+from appliance.errors import UsageError
+
+PANEL = "Whatever the engine"
+
+
+def _option(*names: str, help: str, metavar: str | None = None) -> typer.models.OptionInfo:  # noqa: A002 - typer's name
+    info: typer.models.OptionInfo = typer.Option(*names, help=help, metavar=metavar, rich_help_panel=PANEL)
+    return info
+
+
+Version = Annotated[str, _option("--engine-version", help="Release of the engine, from `catalog list`.")]
+Dtype = Annotated[str, _option(help="Type to compute in: half, bfloat16, float32.")]
+BatchedTokens = Annotated[int | None, _option(help="Prompt tokens computed at once.")]
+MemoryShare = Annotated[float | None, _option(help="Part of each of its GPUs' memory that a replica takes, 0.5.")]
+Eager = Annotated[bool, _option("--eager", help="Capture no graphs: starts sooner, is slower.")]
+TrustRemoteCode = Annotated[
+    bool, _option("--trust-remote-code", help="RUN the Python files that come with the model. Off unless asked for.")
+]
+ChatTemplate = Annotated[str, _option(metavar="FILE", help="Jinja file instead of the model's own template.")]
+ToolParser = Annotated[str, _option(help="How tool calls are read out of answers: hermes, qwen3_coder …")]
+ReasoningParser = Annotated[str, _option(help="How thoughts are told from the answer: qwen3, deepseek_r1 …")]
+Lora = Annotated[
+    list[str] | None, _option("--lora", metavar="NAME=DIR", help="LoRA adapter, served as a model of that name.")
+]
+Task = Annotated[str, _option(help="chat, embed, rerank or transcribe.")]
+Seed = Annotated[int | None, _option(help="Where chance begins.")]
+PipelineParallel = Annotated[int, _option(help="Groups of GPUs that have so many of the layers each.")]
+
+
+def file(path: str) -> str:
+    """Return an absolute path. Raises UsageError when nothing is there."""
+    import os
+
+    if path and not os.path.exists(path):  # noqa: PTH110
+        raise UsageError(f"{path} is not there")
+    return os.path.abspath(path) if path else ""  # noqa: PTH100 - links stay
+
+
+def adapters(words: list[str]) -> tuple[tuple[str, str], ...]:
+    """Read NAME=DIR. Raises UsageError."""
+    pairs = [word.partition("=") for word in words]
+    if wrong := next((word for word, (name, _, path) in zip(words, pairs, strict=True) if not name or not path), ""):
+        raise UsageError(f"--lora {wrong!r} is not NAME=DIR", hint="for example --lora sql=/srv/adapters/sql")
+    return tuple((name, file(path)) for name, _, path in pairs)
