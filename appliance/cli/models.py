@@ -52,7 +52,8 @@ def add_model(
     quantisation: Annotated[
         str,
         typer.Option(
-            "--quantisation", "--quantization",
+            "--quantisation",
+            "--quantization",
             help="Of a model of the catalog: Q4_K_M, fp8, awq, bf16; of any other, as the engine calls it.",
         ),
     ] = "",

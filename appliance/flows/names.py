@@ -14,7 +14,7 @@ from appliance.catalog import load as load_catalog
 from appliance.detect import detect
 from appliance.domain.deployment import Reason, Service
 from appliance.domain.host import Host
-from appliance.domain.spec import SMOKE, ApplianceSpec, ModelSpec
+from appliance.domain.spec import SMOKE, TASKS, ApplianceSpec, ModelSpec, Tuning
 from appliance.domain.version import version
 from appliance.errors import UsageError
 from appliance.flows.converge import Terms, read_spec
@@ -30,6 +30,8 @@ BUILTIN: Final = "builtin:"
 REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}(@[\w.-]+)?(:[\w.-]+)?")
 FILES: Final = (".gguf", ".safetensors", ".bin", ".pt", ".pth", ".zip")
 """Endings of what is a file, even where it is not there."""
+UNIFORM: Final = ("tool-call-parser", "reasoning-parser", "runner", "enable-auto-tool-choice")
+"""Flags of the catalog that are options of every engine, or follow from one."""
 DEEPEST: Final = 8
 """Aliases of aliases that are followed."""
 
@@ -162,9 +164,27 @@ def _spec(asked: ModelSpec, best: pick.Fitting) -> ModelSpec:
     """Return the spec of a choice: its engine too for safetensors, which is the one with room, kernels and flags."""
     release = best.fitted.candidate.release
     flags = dict(_flags(best.choice, release.engine, release.version))
-    options = (*asked.options, *((key, value) for key, value in flags.items() if key not in dict(asked.options)))
+    known = {*UNIFORM, *dict(asked.options)}
+    options = (*asked.options, *((key, value) for key, value in flags.items() if key not in known))
     own = best.choice.weights.format == "safetensors"
-    return replace(asked, source=best.choice.source, options=options, engine=release.engine if own else asked.engine)
+    return replace(
+        asked,
+        source=best.choice.source,
+        options=options,
+        tuning=_tuned(asked.tuning, flags, best.choice.entry.kind),
+        engine=release.engine if own else asked.engine,
+    )
+
+
+def _tuned(tuning: Tuning, flags: dict[str, str], kind: str) -> Tuning:
+    """Return the uniform options with what the catalog says; what the operator said stays."""
+    task = kind if "runner" in flags and kind in TASKS and tuning.task == "chat" else tuning.task
+    return replace(
+        tuning,
+        task=task,
+        tool_parser=tuning.tool_parser or flags.get("tool-call-parser", ""),
+        reasoning_parser=tuning.reasoning_parser or flags.get("reasoning-parser", ""),
+    )
 
 
 def _stands_for(source: str, one: offer.Choice) -> bool:
@@ -183,7 +203,12 @@ def _again(asked: ModelSpec, there: ModelSpec, one: offer.Choice) -> ModelSpec:
     asked_keys = dict(asked.options)
     options = (*asked.options, *(pair for pair in there.options if pair in ours and pair[0] not in asked_keys))
     engine = there.engine if asked.engine == "auto" else asked.engine
-    return replace(asked, source=there.source, engine=engine, options=options)
+    said = {
+        "tool-call-parser": there.tuning.tool_parser,
+        "reasoning-parser": there.tuning.reasoning_parser,
+    } | ({"runner": "pooling"} if there.tuning.task != "chat" else {})
+    tuning = _tuned(asked.tuning, said, one.entry.kind)
+    return replace(asked, source=there.source, engine=engine, options=options, tuning=tuning)
 
 
 def _flags(one: offer.Choice, engine: str, release: str) -> Iterator[tuple[str, str]]:

@@ -19,9 +19,8 @@ def estimate(
 
     `widened` is 2 where 16-bit weights are computed in 32 bits: they and the cache take twice as much.
     """
-    sixteen = weights.quantisation != "float32"
     amounts = {
-        "weights": torch.weights_on_rank(weights, Setting(context=1, parallel=1)) * (widened if sixteen else 2 if widened == 2 else 1),
+        "weights": torch.weights_on_rank(weights, Setting(context=1, parallel=1)) * widened,
         "KV cache": torch.cache(weights, replace(setting, tensor_parallel=1), PROMPT) * widened,
         "activations": torch.activations(weights, min(setting.context, PROMPT), setting.parallel, 1) * widened,
     }

@@ -131,7 +131,7 @@ class _Bench:
 
     def __init__(self, item: ModelSpec, host: Host, catalog: Catalog, here: Room, runtime: str) -> None:
         self._item, self._host, self._catalog, self._here, self._runtime = item, host, catalog, here, runtime
-        self._known: dict[tuple[str, str], tuple[Candidate, ...] | str] = {}
+        self._known: dict[tuple[str, str, str], tuple[Candidate, ...] | str] = {}
 
     def attempt(self, one: Choice, stage: _Stage) -> Fitting | _Passed:
         """Return what a choice gets, or why it gets nothing."""
@@ -161,7 +161,7 @@ class _Bench:
         return replace(self._item, name=one.entry.id, **changed)
 
     def _candidates(self, one: Choice) -> tuple[Candidate, ...] | str:
-        key = (one.weights.format, one.weights.architecture)
+        key = (one.weights.format, one.weights.architecture, one.weights.quantisation)
         if key not in self._known:
             try:
                 self._known[key] = choose.candidates(self._item, _model(one), self._host, self._catalog, self._runtime)

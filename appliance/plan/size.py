@@ -229,8 +229,7 @@ def _way_out(item: ModelSpec, model: Model, attempts: Tried, host: Host, here: R
             return "leave --strict out, and it steps down to what fits"
         said = words(setting, model, engine(fitted.candidate.release.engine))
         return f"{before}try {flag} {value}" if flag else f"{said} would fit"
-    idle = not any(candidate.gpus for candidate, _ in attempts)
-    if model.weights.format == "safetensors" and (idle or all(isinstance(attempt, str) for _, attempt in attempts)):
+    if all(isinstance(attempt, str) for _, attempt in attempts) and model.weights.format == "safetensors":
         return "a GGUF file of the same model can be served by llama.cpp"
     more = "" if any(gpu.unified or gpu.slice is not None for gpu in host.devices) or not host.gpus else ", more GPUs"
     return f"take a smaller quantisation{smaller(model)}{more}, or remove another model"

@@ -9,7 +9,7 @@ import pytest
 from appliance import catalog, specfile
 from appliance.catalog.models.names import find
 from appliance.domain.host import Host
-from appliance.domain.spec import SMOKE, ApplianceSpec, ModelSpec
+from appliance.domain.spec import SMOKE, ApplianceSpec, ModelSpec, Tuning
 from appliance.errors import HostError, SpecError, UsageError
 from appliance.flows import converge, names
 from appliance.flows.names import Wish, resolve
@@ -137,19 +137,17 @@ def test_the_choice_is_told_with_its_runner_ups() -> None:
 def test_parsers_are_set_for_the_engine_that_will_serve() -> None:
     model = asked("qwen3")
     assert model.engine == "vllm"
-    assert dict(model.options) == {
-        "enable-auto-tool-choice": "", "tool-call-parser": "hermes", "reasoning-parser": "qwen3",
-    }  # fmt: skip
+    assert (model.tuning.tool_parser, model.tuning.reasoning_parser, model.options) == ("hermes", "qwen3", ())
     sglang = asked("qwen3", engine="sglang")
-    assert dict(sglang.options) == {"tool-call-parser": "qwen25", "reasoning-parser": "qwen3"}
+    assert (sglang.tuning.tool_parser, sglang.tuning.reasoning_parser) == ("qwen25", "qwen3")
     on_cpu = asked("qwen3", host=CPU)
-    assert (on_cpu.engine, on_cpu.options) == ("auto", ())
+    assert (on_cpu.engine, on_cpu.options, on_cpu.tuning) == ("auto", (), Tuning())
 
 
 def test_what_the_operator_set_stays() -> None:
-    model = asked("qwen3", options=(("tool-call-parser", "mine"), ("seed", "7")))
-    assert dict(model.options)["tool-call-parser"] == "mine"
-    assert model.options[:2] == (("tool-call-parser", "mine"), ("seed", "7"))
+    model = asked("qwen3", tuning=Tuning(tool_parser="qwen3_xml"), options=(("enable-prefix-caching", ""),))
+    assert (model.tuning.tool_parser, model.tuning.reasoning_parser) == ("qwen3_xml", "qwen3")
+    assert model.options == (("enable-prefix-caching", ""),)
 
 
 def test_a_flag_is_left_out_where_the_release_is_too_old() -> None:
