@@ -14,7 +14,7 @@ from appliance.flows.site import Site
 
 OWN = frozenset({
     "run-unfinished", "generation-link", "file-missing", "file-edited", "service-down", "gateway-silent",
-    "account-missing", "engine-missing", "spec-broken", "record-broken",
+    "account-missing", "engine-missing", "spec-broken", "record-broken", "model-source-missing",
 })  # fmt: skip
 """What an installation mends, or says in words of its own."""
 

@@ -68,7 +68,8 @@ def source_missing(host: Host, facts: Facts) -> Iterator[Finding]:
         else:
             message = f"{source.path} is not there"
             again = f"llm-appliance remove-model {source.model}"
-            yield error(source.model, message, again, f"llm-appliance add-model {source.model} PATH", prevents=True)
+            # An installation that needs the file says so itself, whichever way the model was named.
+            yield error(source.model, message, again, f"llm-appliance add-model {source.model} PATH")
 
 
 @looks_for("model-source-denied", "who installs may not read a model's files")

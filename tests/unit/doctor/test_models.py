@@ -59,7 +59,7 @@ def test_what_we_may_not_see_is_not_held_against_anybody() -> None:
 
 def test_a_source_that_is_gone() -> None:
     found = only("model-source-missing", SOUND, known(source(*TOP, failure="absent")))
-    assert (found.severity, found.prevents) == ("error", True)
+    assert (found.severity, found.prevents) == ("error", False)
     assert found.remedy[-1] == "llm-appliance add-model tiny PATH"
 
 

@@ -137,11 +137,12 @@ def test_a_server_without_gpu_models_does_not_mind_a_broken_driver(tmp_path: Pat
         doctor.require(here, host, wants, ())
 
 
-def test_a_model_of_the_operator_is_looked_at_before_anything_is_digested(tmp_path: Path) -> None:
-    here, _ = site(tmp_path)
+def test_a_file_that_is_not_there_is_left_to_who_needs_it(tmp_path: Path) -> None:
+    """It may have been mistyped a moment ago: whoever reads it knows what was meant, and says it better."""
+    here, told = site(tmp_path)
     gone = ApplianceSpec(models=(ModelSpec(name="big", source=str(tmp_path / "gone.gguf")),))
-    with pytest.raises(HostError, match=r"model-source-missing: big: .*gone\.gguf is not there"):
-        doctor.require(here, SOUND, gone, ())
+    doctor.require(here, SOUND, gone, ())
+    assert told.notes == []
 
 
 def test_a_spec_that_cannot_be_read_is_a_finding(tmp_path: Path) -> None:
