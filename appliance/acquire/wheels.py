@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from appliance.acquire import toolchain
+from appliance.acquire import debian, toolchain
 from appliance.acquire.build import KERNELS, OPTIONS, STEP
 from appliance.acquire.source import Source, index, refuse_offline
 from appliance.catalog import lock
@@ -18,6 +18,8 @@ from appliance.system.machine import Machine, sync
 
 NVIDIA: Final = "lib/nvidia"
 """Directory of an environment with links to all of NVIDIA's libraries in it."""
+SYSTEM: Final = "lib/system"
+"""Directory of an environment with links to the distribution's libraries that it brings along."""
 COMPILED: Final = ("llama-cpp-python",)
 """Artifacts that the general index has no wheels of: built here, for this processor."""
 
@@ -54,6 +56,7 @@ def environment(
     shutil.copyfile(requirements, draft / "requirements.txt")
     _gather(draft)
     _name(draft, artifact)
+    _add_libraries(draft, artifact, cache, machine)
     # Leaves what was built here; all else can be had again, and a build's sources are large.
     machine.run(Command(argv=(toolchain.uv(), "cache", "prune", "--ci", "--quiet"), env=extra[-1:], timeout=300))
     draft.rename(target)
@@ -80,6 +83,17 @@ def _name(environment: Path, artifact: Artifact) -> None:
             directory = packages / f"{name.replace('-', '_')}-{release}.dist-info"
             directory.mkdir()
             (directory / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {release}\n")
+
+
+def _add_libraries(environment: Path, artifact: Artifact, cache: Path, machine: Machine) -> None:
+    """Unpack the distribution's libraries that it needs, and link them into one directory."""
+    if not artifact.libraries:
+        return
+    packages, target = environment / "packages", environment / SYSTEM
+    debian.unpack_programs(artifact.libraries, packages, cache, machine)
+    target.mkdir(parents=True)
+    for library in sorted(packages.glob("usr/lib/*-linux-gnu/*.so*")):
+        (target / library.name).symlink_to(Path("..", "..", library.relative_to(environment)))
 
 
 def _where(artifact: Artifact, machine: Machine) -> tuple[tuple[str, str], ...]:

@@ -51,6 +51,8 @@ class Artifact:
     """Requirements that hold whatever the packages themselves ask for; one that never applies leaves a package out."""
     provides: tuple[str, ...] = ()
     """Names that a program looks itself up by where its package is called otherwise: `vllm==0.32.0+cpu`."""
+    libraries: tuple[str, ...] = ()
+    """Distribution packages with libraries that wheels leave to the system: `libnuma1`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -176,6 +176,7 @@ def _ram(service: Service) -> tuple[tuple[str, str], ...]:
         ("VLLM_CPU_KVCACHE_SPACE", str(-(-amount // GIB))),
         ("VLLM_CPU_OMP_THREADS_BIND", "nobind"),
         ("OMP_NUM_THREADS", str(service.threads)),
+        ("LD_LIBRARY_PATH", f"{service.program.removesuffix('/bin/vllm')}/lib/system"),
     )
 
 

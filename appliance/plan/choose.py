@@ -188,7 +188,14 @@ def _name(artifact: Artifact, row: Release, host: Host) -> str:
     lock = requirements(artifact)
     if not lock:
         return _digest(
-            *origin, *artifact.pins, *artifact.indexes, *artifact.overrides, *artifact.provides, host.python, host.arch
+            *origin,
+            *artifact.pins,
+            *artifact.indexes,
+            *artifact.overrides,
+            *artifact.provides,
+            *artifact.libraries,
+            host.python,
+            host.arch,
         )
     # What has a torch is made of ready wheels; the others are compiled here, for this processor.
     flags = () if row.torch else host.cpu_flags
