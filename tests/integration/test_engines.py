@@ -1,6 +1,6 @@
 """Engines that compute with PyTorch serve the built-in model's safetensors on the CPU, through nginx, word for word.
 
-transformers takes 4.5 GB of disk and a minute; vLLM takes more, and runs only when LLM_APPLIANCE_SLOW=1 says so.
+They take 5 to 6 GB of disk each and some minutes, and run only when LLM_APPLIANCE_SLOW=1 says so.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def streamed(server: Server, model: str) -> str:
 @pytest.mark.parametrize(
     ("engine", "wishes"),
     [
-        ("transformers", ("--dtype", "float32", "--seed", "7")),
+        pytest.param("transformers", ("--dtype", "float32", "--seed", "7"), marks=slow),
         pytest.param(
             "vllm",
             ("--context", "1024", "--dtype", "float32", "--seed", "7", "--eager", "--batched-tokens", "1024"),
