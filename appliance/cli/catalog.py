@@ -106,10 +106,10 @@ def _rows(path: str | None, engine: str) -> list["Release"]:
 def machine(path: str, prefix: str, *, as_json: bool) -> "Host":
     """Return the machine that a file describes, or this one for ""."""
     from appliance.detect import detect
-    from appliance.flows import converge
+    from appliance.flows import documents
 
     here = site(prefix, as_json=as_json)
-    return converge.read_host(path) if path else detect(here.machine, state=here.layout.state)
+    return documents.read_host(path) if path else detect(here.machine, state=here.layout.state)
 
 
 def _judge(rows: Sequence["Release"], host: "Host", runtime: str) -> list[str]:

@@ -95,7 +95,7 @@ def add_model(
     """Serve one more model beside those that are served already."""
     from appliance.acquire.source import Source
     from appliance.domain.spec import ModelSpec, Tuning
-    from appliance.flows import converge, names
+    from appliance.flows import converge, documents, names
 
     here = site(prefix, as_json=as_json)
     asked = ModelSpec(
@@ -129,7 +129,7 @@ def add_model(
     wish = names.Wish(quantisation=quantisation, hub=hub)
     if host and not dry_run:
         raise UsageError("--host plans for another machine, nothing can be added there", hint="say --dry-run too")
-    other = converge.read_host(host) if host else None
+    other = documents.read_host(host) if host else None
     model = names.resolve(here, asked, wish, terms, other).model
     if dry_run:
         return preview("add-model", converge.planned(here, converge.add(model), terms, other), as_json=as_json)

@@ -76,11 +76,11 @@ def plan(
 ) -> int:
     """Show what would run and why; exit code 10 when that differs from what is installed."""
     from appliance import codec
-    from appliance.flows import converge
+    from appliance.flows import converge, documents
 
     edit = _settings(runtime, listen, insecure)
     terms = converge.Terms(catalog=catalog, replan=replan)
-    other = converge.read_host(host) if host else None
+    other = documents.read_host(host) if host else None
     here = site(prefix, as_json=as_json)
     planned = converge.planned(here, lambda spec: converge.with_smoke(edit(spec)), terms, other)
     deployment = planned.changes.deployment
@@ -98,10 +98,10 @@ def apply(
 ) -> int:
     """Put a plan from a file in force, exactly as it stands."""
     from appliance.acquire.source import Source
-    from appliance.flows import converge
+    from appliance.flows import converge, documents
 
     here = site(prefix, as_json=as_json)
-    deployment = converge.load_plan(file)
+    deployment = documents.load_plan(file)
     if dry_run:
         return preview("apply", converge.preview_plan(here, deployment), as_json=as_json)
     return report("apply", converge.apply_plan(here, deployment, Source(offline=offline)), as_json=as_json)

@@ -1,14 +1,12 @@
 """The verbs that change what runs: each edits a spec, then one pipeline makes the machine match it."""
 
 import difflib
-import json
 import os
 import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from appliance import acquire, codec, specfile, verify
 from appliance.acquire import hub, store
@@ -21,7 +19,7 @@ from appliance.domain.changes import Changeset, Record
 from appliance.domain.deployment import Deployment, Model
 from appliance.domain.host import Host
 from appliance.domain.spec import SMOKE, ApplianceSpec, ModelSpec
-from appliance.errors import ArtifactError, HostError, SpecError, UsageError
+from appliance.errors import ArtifactError, HostError, SpecError
 from appliance.flows import doctor
 from appliance.flows.site import Site, require_rights, unknown_model
 from appliance.plan import plan as decide
@@ -204,30 +202,6 @@ def preview_plan(site: Site, deployment: Deployment) -> Planned:
     _, files = read_spec(site)
     changes = render(deployment, specfile.files(deployment.spec, files, site.layout))
     return _planned(site, changes, site.generations.record(), detect(site.machine, state=site.layout.state))
-
-
-def read_host(path: str) -> Host:
-    """Read another machine from what `detect --json` wrote there: the envelope, or the bare host."""
-    return codec.from_data(Host, _document(path, "llm-appliance detect --json > host.json", ""), source=path)
-
-
-def load_plan(path: str) -> Deployment:
-    """Read a plan that `plan --json` wrote: the envelope, or the bare deployment."""
-    data = _document(path, "llm-appliance plan --json > plan.json", "deployment")
-    return codec.from_data(Deployment, data, source=path)
-
-
-def _document(path: str, origin: str, key: str) -> Any:
-    """Read JSON and take off the envelope, and `key` where it is there."""
-    try:
-        text = sys.stdin.read() if path == "-" else Path(path).read_text()
-        document = json.loads(text)
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
-        raise SpecError(f"{path}: not JSON: {error}", hint=origin) from error
-    data = document.get("data", document) if isinstance(document, dict) else document
-    return data[key] if isinstance(data, dict) and key in data else data
 
 
 def _bring_about(site: Site, changes: Changeset, source: Source) -> Converged:

@@ -78,10 +78,7 @@ def pairs(rows: list[Row], folder: Path) -> Iterator[tuple[Row, int | None]]:
         path = restored[row.model] / ("model.gguf" if row.engine == "llama.cpp" else "")
         key = (str(path), json.dumps(row.setting, sort_keys=True))
         if key not in said:
-            try:
-                said[key] = predicted(path, row.setting)
-            except NotImplementedError:
-                said[key] = {}
+            said[key] = predicted(path, row.setting)
         yield row, said[key].get(row.item)
 
 

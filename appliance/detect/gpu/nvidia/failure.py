@@ -107,7 +107,7 @@ def without_tool(scene: Scene) -> Failure:
 
 def _mismatch(scene: Scene) -> Failure:
     told = _NVML.search(scene.said)
-    library = told[1].rstrip(".") if told else scene.kernel.library
+    library = told[1].rstrip(".") if told else scene.kernel.nvml
     versions = f"module {scene.kernel.version or 'unknown'}, library {library or 'unknown'}"
     where = "the host's driver was upgraded: reboot the host and " + RECREATE
     return Failure(

@@ -48,7 +48,7 @@ class Kernel:
     board: str = ""
     release: str = ""
     """Of the kernel."""
-    library: str = ""
+    nvml: str = ""
     """Version of the NVML library that is installed; looked for only where something is broken."""
     built: bool = False
     """There is a module for this kernel; likewise."""
@@ -87,7 +87,7 @@ def look_closer(machine: Machine, kernel: Kernel) -> Kernel:
     flag = machine.read(SECURE_BOOT) or b""
     held = [name for name in machine.names(f"{DRIVERS}/vfio-pci") if bus_id(name)]
     passed_on = any(_text(machine, f"{DEVICES}/{name}/vendor").strip() == "0x10de" for name in held)
-    return replace(kernel, library=library, built=built, secure_boot=flag[4:5] == b"\1", passed_on=passed_on)
+    return replace(kernel, nvml=library, built=built, secure_boot=flag[4:5] == b"\1", passed_on=passed_on)
 
 
 def numa_node(machine: Machine, address: str) -> int | None:
