@@ -7,5 +7,7 @@ from tests.unit.sealed import sealed
 __all__ = ["sealed"]
 
 # No deadline: what is slow on a busy machine is not wrong.
-settings.register_profile("unit", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+# A whole record is a lot of data for one example, too, and nothing less is worth to be tried.
+UNHURRIED = (HealthCheck.too_slow, HealthCheck.data_too_large)
+settings.register_profile("unit", deadline=None, max_examples=50, suppress_health_check=UNHURRIED)
 settings.load_profile("unit")

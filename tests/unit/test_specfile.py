@@ -1,5 +1,6 @@
 """The operator's files: what may stand in them, what is refused and why, and that nothing of theirs is rewritten."""
 
+import hashlib
 from dataclasses import replace
 
 import pytest
@@ -323,6 +324,14 @@ tunings = st.builds(
     seed=st.none() | st.integers(0, 1 << 30),
     pipeline_parallel=st.integers(1, 64),
 )
+
+
+def with_own_adapters(one: ModelSpec) -> ModelSpec:
+    """Give a model's adapters names that no other model's have: clients ask for them by name."""
+    home = hashlib.sha256(one.name.encode()).hexdigest()[:16]
+    return replace(one, adapters=tuple((f"adapter-{home}-{n}", path) for n, (_, path) in enumerate(one.adapters)))
+
+
 models = st.builds(
     ModelSpec,
     name=st.from_regex(r"[a-z0-9][a-z0-9.-]{0,8}", fullmatch=True).filter(lambda name: name not in specfile.RESERVED),
@@ -344,7 +353,7 @@ models = st.builds(
         plain | st.just(""),
         max_size=3,
     ).map(lambda pairs: tuple(pairs.items())),
-)
+).map(with_own_adapters)
 specs = st.builds(
     ApplianceSpec,
     runtime=plain,
