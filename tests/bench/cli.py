@@ -128,10 +128,11 @@ def add_model(prefix: Path, rounds: int) -> None:
         (program, "plan", "--json", "--prefix", str(prefix)), check=False, capture_output=True, timeout=60
     )
     service = json.loads(plan.stdout)["data"]["deployment"]["services"][0]
+    setting = service["setting"]
     socket = str(prefix / "alone.sock")
     engine = (
         service["program"], "--model", service["weights"], "--alias", "alone", "--host", socket,
-        "--ctx-size", str(service["context"] * service["parallel"]), "--parallel", str(service["parallel"]),
+        "--ctx-size", str(setting["context"] * setting["parallel"]), "--parallel", str(setting["parallel"]),
         "--threads", str(service["threads"]), "--jinja", "--metrics", "--no-webui", "--offline", "--cache-ram", "0",
     )  # fmt: skip
     ours, alone = [], []
