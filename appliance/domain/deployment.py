@@ -146,8 +146,22 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Remote:
+    """A provider's endpoint that speaks OpenAI's routes."""
+
+    url: str
+    """What `/v1` of ours stands for there, without a slash at its end: `https://api.moonshot.cn/v1`."""
+    header: str = "authorization"
+    """The header that carries the key: `authorization` (with `Bearer`), or another one that holds it alone, `api-key`."""
+    query: str = ""
+    """What every path ends in: `api-version=2024-10-21`."""
+    key_file: str = ""
+    """Absolute path of the file with the key, which only the gateway's user reads; "" = none is needed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """One running replica of one model."""
+    """One replica of one model: a running program, or a place with a provider."""
 
     name: str
     """Unit, socket and log name: the model's name, or NAME_1, NAME_2 … when there are several."""
@@ -155,7 +169,7 @@ class Service:
     engine: str
     version: str
     program: str
-    """Absolute path of the executable."""
+    """Absolute path of the executable; "" = nothing is started here."""
     weights: str
     """Absolute path of the first weight file in the store, or of their directory; "" for an engine without weights."""
     socket: str
@@ -179,6 +193,8 @@ class Service:
     tuning: Tuning = field(default_factory=Tuning)
     adapters: tuple[tuple[str, str], ...] = ()
     """(name, absolute path)."""
+    remote: Remote | None = None
+    """Where it is served instead of here."""
 
     @property
     def memory(self) -> int:
@@ -187,7 +203,9 @@ class Service:
 
     @property
     def address(self) -> str:
-        """Return where it listens, `unix:/run/…` or `127.0.0.1:18100`."""
+        """Return where it listens, `unix:/run/…`, `127.0.0.1:18100`, or a provider's URL."""
+        if self.remote:
+            return self.remote.url
         return f"127.0.0.1:{self.port}" if self.port else f"unix:{self.socket}"
 
 
@@ -225,6 +243,8 @@ class Route:
     """URL path on the replica that answers 200 once it serves."""
     replicas: tuple[tuple[str, str], ...]
     """(service's name, address)."""
+    remote: Remote | None = None
+    """Who serves it; all replicas are places with the same provider then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,3 +304,8 @@ class Deployment:
     reasons: tuple[Reason, ...]
     runtime_version: int = 0
     """systemd's, where that is the runtime."""
+
+    @property
+    def started(self) -> tuple[Service, ...]:
+        """The services that a runtime starts here."""
+        return tuple(service for service in self.services if not service.remote)
