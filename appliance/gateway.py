@@ -16,6 +16,7 @@ def pages(deployment: Deployment) -> tuple[Page, ...]:
     gateway, layout = deployment.gateway, deployment.layout
     run = f"{layout.run}/gateway"
     log = f"{layout.log}/gateway/access.log" if deployment.runtime == "systemd" else "/dev/stdout"
+    listen = f"0.0.0.0:{gateway.inside}" if gateway.inside else deployment.spec.listen
     return (
         Page(
             path=f"{DIRECTORY}/nginx.conf",
@@ -23,7 +24,7 @@ def pages(deployment: Deployment) -> tuple[Page, ...]:
             names={
                 "root": gateway.root,
                 "triplet": gateway.triplet,
-                "listen": deployment.spec.listen,
+                "listen": listen,
                 "workers": gateway.workers,
                 "run": run,
                 "access_log": log,
@@ -52,6 +53,8 @@ def routes(gateway: Gateway) -> str:
 def check(deployment: Deployment, generation: str) -> tuple[Command, ...]:
     """`nginx -t` on the files of a generation, as the user that will run it."""
     gateway = deployment.gateway
+    if gateway.image:
+        return ()  # the runtime checks it with the nginx in that image
     return (
         Command(
             argv=(gateway.program, "-e", "stderr", "-p", f"{generation}/{DIRECTORY}/", "-c", "nginx.conf", "-t"),

@@ -2,12 +2,12 @@
 
 import ipaddress
 import re
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 
 from appliance import codec
 from appliance.domain.changes import File
 from appliance.domain.deployment import Layout
-from appliance.domain.spec import TASKS, ApplianceSpec, Hub, ModelSpec, Tuning
+from appliance.domain.spec import TASKS, ApplianceSpec, Hub, Images, ModelSpec, Tuning
 from appliance.errors import SpecError
 from appliance.options import asked, plain
 
@@ -28,6 +28,11 @@ OWNED = frozenset({
 """Flags that the appliance sets itself, whatever the engine; each engine's own are in its OWNED and FLAGS."""
 ADDRESS = re.compile(r"https?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._~/-]*)?")
 DOMAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?")
+IMAGE = re.compile(
+    r"[a-z0-9]+([.-][a-z0-9]+)*(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*"
+    r"(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?"
+)
+"""An image's name with its registry, tag and digest."""
 SOURCES = ("auto", "hf", "ms")
 HEADER = "# Made by llm-appliance; yours to edit, `llm-appliance install` puts changes into force.\n"
 
@@ -41,6 +46,7 @@ class _ApplianceFile:
     listen: str = "127.0.0.1:8080"
     insecure: bool = False
     hub: Hub = field(default_factory=Hub)
+    images: Images = field(default_factory=Images)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +61,7 @@ class _ModelFile(Tuning):
     strict: bool = False
     replicas: int = 1
     options: dict[str, Scalar] = field(default_factory=dict)
+    image: str = ""
     lora: dict[str, str] = field(default_factory=dict)
 
 
@@ -74,7 +81,13 @@ def load(files: dict[str, bytes], layout: Layout) -> ApplianceSpec:
     host, port = parse_listen(main.listen)
     return check(
         ApplianceSpec(
-            runtime=main.runtime, host=host, port=port, insecure=main.insecure, hub=main.hub, models=tuple(models)
+            runtime=main.runtime,
+            host=host,
+            port=port,
+            insecure=main.insecure,
+            hub=main.hub,
+            images=main.images,
+            models=tuple(models),
         )
     )
 
@@ -112,6 +125,7 @@ def check(spec: ApplianceSpec) -> ApplianceSpec:
             hint="listen on 127.0.0.1, or say --insecure (insecure: true) if something else guards that address",
         )
     check_hub(spec.hub)
+    check_images(spec.images)
     for model in spec.models:
         check_model(model)
     names = [name for model in spec.models for name in (model.name, *(name for name, _ in model.adapters))]
@@ -131,6 +145,16 @@ def check_hub(hub: Hub) -> None:
     if hub.token_file and (not hub.token_file.startswith("/") or CONTROL.search(hub.token_file)):
         # Whoever pastes the token itself here must not find it in a log.
         raise SpecError("hub.token-file: not the absolute path of a file", hint="the token itself goes into that file")
+
+
+def check_images(images: Images) -> None:
+    """Raise SpecError when images cannot come from there."""
+    if images.registry and not IMAGE.fullmatch(images.registry.rstrip("/")):
+        raise SpecError(
+            f"images.registry: {images.registry!r} is no registry", hint="for example registry.example:5000/mirror"
+        )
+    if images.base and not IMAGE.fullmatch(images.base):
+        raise SpecError(f"images.base: {images.base!r} is no image", hint="for example debian:12-slim")
 
 
 def check_model(model: ModelSpec) -> None:
@@ -153,6 +177,8 @@ def check_model(model: ModelSpec) -> None:
     _check_gpus(model, where)
     if not KV_TYPE.fullmatch(model.kv_type):
         raise SpecError(f"{where}: kv_type: {model.kv_type!r} is no type", hint="auto, or as the engine calls it: q8_0")
+    if model.image and not IMAGE.fullmatch(model.image):
+        raise SpecError(f"{where}: image: {model.image!r} is no image", hint="for example vllm/vllm-openai:v0.33.0")
     _check_tuning(model, where)
     _check_adapters(model, where)
     for name, _ in model.options:
@@ -230,6 +256,7 @@ def _model(document: _ModelFile, source: str) -> ModelSpec:
         version=document.version,
         tuning=Tuning(**{one.name: getattr(document, one.name) for one in fields(Tuning)}),
         adapters=tuple(document.lora.items()),
+        image=document.image,
     )
 
 
@@ -252,8 +279,8 @@ def _text(content: bytes, source: str) -> str:
         raise SpecError(f"{source}: not UTF-8 at byte {error.start}") from error
 
 
-def _without_models(spec: ApplianceSpec) -> tuple[str, str, int, bool, Hub]:
-    return spec.runtime, spec.host, spec.port, spec.insecure, spec.hub
+def _without_models(spec: ApplianceSpec) -> ApplianceSpec:
+    return replace(spec, models=())
 
 
 def _dump_appliance(spec: ApplianceSpec) -> bytes:
@@ -263,6 +290,9 @@ def _dump_appliance(spec: ApplianceSpec) -> bytes:
     hub = {key: value for key, value in asdict(spec.hub).items() if value != getattr(Hub(), key)}
     if hub:
         data["hub"] = hub
+    images = {key: value for key, value in asdict(spec.images).items() if value}
+    if images:
+        data["images"] = images
     return (HEADER + codec.dump_yaml(data)).encode()
 
 
@@ -275,6 +305,7 @@ def _dump_model(model: ModelSpec) -> bytes:
         "gpus": list(model.gpus) if isinstance(model.gpus, tuple) else model.gpus,
         "strict": model.strict,
         **asked(model.tuning),
+        "image": model.image,
         "lora": dict(model.adapters),
         "options": dict(model.options),
     }

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from appliance.acquire import build, debian, hub, installed, store, toolchain, wheels
+from appliance.acquire import build, debian, hub, images, installed, store, toolchain, wheels
 from appliance.acquire.source import Source
 from appliance.domain.deployment import Artifact, Deployment, Model
 from appliance.errors import ApplianceError, ArtifactError
@@ -12,6 +12,7 @@ from appliance.system.machine import Machine
 
 MAKERS = {
     "debs": debian.gateway, "build": build.llama_server, "wheels": wheels.environment, "program": installed.program,
+    "image": images.image,
 }  # fmt: skip
 """What makes an artifact of each kind; each leaves a finished one alone."""
 

@@ -1,5 +1,6 @@
 """Which engine releases exist and what they are made of: engines.yaml and its parts as data."""
 
+import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from appliance import codec
+from appliance import codec, resources
 from appliance.domain.deployment import Artifact, Release
 from appliance.errors import SpecError, UsageError
 
@@ -72,6 +73,17 @@ def lock(artifact: Artifact) -> Path | None:
     return path if version and path.is_file() else None
 
 
+@cache
+def recipe_digest(recipe: str) -> str:
+    """Return SHA-256 over the files that an image is built from."""
+    home = resources.data(f"images/{recipe}")
+    digest = hashlib.sha256()
+    for path in sorted(home.rglob("*")):
+        if path.is_file():
+            digest.update(path.relative_to(home).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
 def _read(document: dict[str, Any], *, source: str) -> Catalog:
     schema = document.get("schema")
     if schema != SCHEMA:
@@ -120,3 +132,5 @@ def _row_problems(row: Release) -> Iterator[str]:
             yield f"artifacts: kind {artifact.kind!r} is none of {', '.join(KINDS)}"
         if not artifact.ref:
             yield f"artifacts: {artifact.name} says nothing to ask for"
+        if artifact.recipe and not resources.data(f"images/{artifact.recipe}/Dockerfile").is_file():
+            yield f"artifacts: there is no images/{artifact.recipe}"

@@ -71,6 +71,9 @@ def add_model(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A flag of the engine, without its dashes.")
     ] = None,
     engine_version: tuning.Version = "",
+    image: Annotated[
+        str, typer.Option(metavar="REF", help="Container image to run it in, instead of the catalog's (compose).")
+    ] = "",
     dtype: tuning.Dtype = "auto",
     batched_tokens: tuning.BatchedTokens = None,
     memory_share: tuning.MemoryShare = None,
@@ -110,6 +113,7 @@ def add_model(
         replicas=replicas,
         options=_options(options or []),
         version=engine_version,
+        image=image,
         adapters=tuning.adapters(lora or []),
         tuning=Tuning(
             dtype=dtype,

@@ -24,7 +24,7 @@ from appliance.report import Result
 if TYPE_CHECKING:
     from appliance.flows.converge import Converged, Edit, Planned
 
-Runtime = Annotated[str, typer.Option("--runtime", help="auto, systemd or supervisord.")]
+Runtime = Annotated[str, typer.Option("--runtime", help="auto, systemd, compose or supervisord.")]
 Listen = Annotated[str, typer.Option("--listen", metavar="ADDRESS:PORT", help="Where the gateway listens.")]
 Insecure = Annotated[bool, typer.Option("--insecure", help="Allow an address that is not loopback, without keys.")]
 

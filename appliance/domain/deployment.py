@@ -26,6 +26,11 @@ class Layout:
         """The link to the generation in force."""
         return f"{self.state}/current"
 
+    @property
+    def sockets(self) -> str:
+        """What containers see as `run`: there after a reboot too, before anybody could make it."""
+        return f"{self.state}/sockets"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
@@ -53,6 +58,12 @@ class Artifact:
     """Names that a program looks itself up by where its package is called otherwise: `vllm==0.32.0+cpu`."""
     libraries: tuple[str, ...] = ()
     """Distribution packages with libraries that wheels leave to the system: `libnuma1`."""
+    program: str = ""
+    """What starts the engine in an image: an absolute path, or a name on the image's PATH."""
+    recipe: str = ""
+    """Directory below images/ that an image is built from where no registry has it; `pins` are its build arguments."""
+    twin: str = ""
+    """Digest of the same program as it is built on this machine without an image: where it is there, it is taken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,11 +163,37 @@ class Remote:
     url: str
     """What `/v1` of ours stands for there, without a slash at its end: `https://api.moonshot.cn/v1`."""
     header: str = "authorization"
-    """The header that carries the key: `authorization` (with `Bearer`), or another one that holds it alone, `api-key`."""
+    """The header that carries the key: `authorization` (with `Bearer`), or another that holds it alone, `api-key`."""
     query: str = ""
     """What every path ends in: `api-version=2024-10-21`."""
     key_file: str = ""
     """Absolute path of the file with the key, which only the gateway's user reads; "" = none is needed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Container:
+    """What a service needs of a runtime that runs images."""
+
+    image: str
+    """What is run: name and tag, or name and digest."""
+    devices: tuple[str, ...] = ()
+    """Names of CDI devices (`nvidia.com/gpu=0`), or paths below /dev."""
+    requests: tuple[str, ...] = ()
+    """GPUs that NVIDIA's container toolkit hands over, by their uuids."""
+    groups: tuple[int, ...] = ()
+    """Groups of this machine that the devices are open to."""
+    drivers: tuple[str, ...] = ()
+    """Parts of the vendor's driver that must be seen at the same path: directories or files."""
+    runtime: str = ""
+    """The vendor's own container runtime; "" = the daemon's default."""
+    env: tuple[tuple[str, str], ...] = ()
+    """For that runtime, not for the engine."""
+    files: tuple[str, ...] = ()
+    """Absolute paths beside the weights that the engine is pointed at."""
+    shared_memory: int = 0
+    """Bytes of /dev/shm; 0 = the daemon's default."""
+    memory: int = 0
+    """Bytes of RAM that it may take at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +206,7 @@ class Service:
     engine: str
     version: str
     program: str
-    """Absolute path of the executable; "" = nothing is started here."""
+    """Absolute path of the executable, or its name in an image; "" = nothing is started here."""
     weights: str
     """Absolute path of the first weight file in the store, or of their directory; "" for an engine without weights."""
     socket: str
@@ -195,6 +232,8 @@ class Service:
     """(name, absolute path)."""
     remote: Remote | None = None
     """Where it is served instead of here."""
+    container: Container | None = None
+    """Where it runs in an image; what comes to its socket is passed on to its port then, where it has one."""
 
     @property
     def memory(self) -> int:
@@ -206,7 +245,7 @@ class Service:
         """Return where it listens, `unix:/run/…`, `127.0.0.1:18100`, or a provider's URL."""
         if self.remote:
             return self.remote.url
-        return f"127.0.0.1:{self.port}" if self.port else f"unix:{self.socket}"
+        return f"127.0.0.1:{self.port}" if self.port and not self.container else f"unix:{self.socket}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,6 +302,10 @@ class Gateway:
     """Directory name of its architecture's libraries, `x86_64-linux-gnu`."""
     workers: int
     routes: tuple[Route, ...]
+    image: str = ""
+    """The image that it runs in; "" = a program of this machine."""
+    inside: int = 0
+    """Port that it listens on in its container; the runtime publishes it as `host` and `port`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -303,7 +346,7 @@ class Deployment:
     artifacts: tuple[Artifact, ...]
     reasons: tuple[Reason, ...]
     runtime_version: int = 0
-    """systemd's, where that is the runtime."""
+    """systemd's, where that is the runtime, or starts it at boot."""
 
     @property
     def started(self) -> tuple[Service, ...]:

@@ -65,6 +65,8 @@ class ModelSpec:
     options: tuple[tuple[str, str], ...] = ()
     """Extra engine flags as (name without dashes, value)."""
     tuning: Tuning = field(default_factory=Tuning)
+    image: str = ""
+    """Container image to run the engine in, instead of the catalog's: `registry.example/vllm:fixed`."""
     adapters: tuple[tuple[str, str], ...] = ()
     """LoRA adapters served beside the model: (name that clients ask for, absolute path of the directory)."""
 
@@ -86,6 +88,16 @@ class Hub:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Images:
+    """Where container images come from."""
+
+    registry: str = ""
+    """Registry, with a path in it or without, that has all under their own names: `registry.example:5000/mirror`."""
+    base: str = ""
+    """Image that ours are built on; "" = what their Dockerfiles say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ApplianceSpec:
     """The whole appliance as the operator wants it."""
 
@@ -96,6 +108,7 @@ class ApplianceSpec:
     insecure: bool = False
     """Allow an address other than loopback although no key protects it."""
     hub: Hub = Hub()
+    images: Images = Images()
     models: tuple[ModelSpec, ...] = ()
 
     @property

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from appliance import verify
+from appliance.acquire import images
 from appliance.apply import accounts, remove_everything
 from appliance.domain.changes import Command, Record, ServiceState
 from appliance.errors import HostError
@@ -69,8 +70,9 @@ def uninstall(site: Site, *, purge_models: bool) -> tuple[str, ...]:
         record = site.generations.record()
         site.progress.step("stop", "and remove what was written")
         left = remove_everything(record, site.generations, site.machine) if record else ()
+        left += images.remove_made(Path(layout.state))
         doomed = [layout.cache, layout.log, layout.run, f"{layout.state}/generations"]
-        doomed += [f"{layout.state}/engines", f"{layout.state}/gateway"]
+        doomed += [f"{layout.state}/engines", f"{layout.state}/gateway", layout.sockets]
         doomed += [f"{layout.state}/store"] if purge_models else []
         for path in doomed:
             shutil.rmtree(path, ignore_errors=True)

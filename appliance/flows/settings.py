@@ -9,7 +9,7 @@ from appliance import specfile
 from appliance.acquire.hub import settings as hub_settings
 from appliance.acquire.hub.settings import token
 from appliance.domain.changes import File
-from appliance.domain.spec import Hub
+from appliance.domain.spec import Hub, Images
 from appliance.errors import UsageError
 from appliance.flows import converge
 from appliance.flows.site import Site, require_rights
@@ -21,8 +21,12 @@ ABOUT = {
     "hub.source": "which hub a plain OWNER/REPO is for: auto, hf, ms",
     "hub.token-file": "file with the access token for Hugging Face, mode 0600 (HF_TOKEN)",
     "hub.offline": "never ask a hub: true, false (HF_HUB_OFFLINE)",
+    "images.registry": "registry that has all container images under their own names: registry.example:5000/mirror",
+    "images.base": "image that the appliance's own images are built on: debian:12-slim",
 }
 """Key -> what it is for, and the environment variable that holds where it is not set."""
+ROOMS: dict[str, Hub | Images] = {"hub": Hub(), "images": Images()}
+"""Part of the file that a key's first word names, as it is where nothing is set."""
 WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
@@ -43,7 +47,8 @@ def values(site: Site) -> dict[str, tuple[bool, str | bool]]:
         "endpoint": now.endpoint, "modelscope": now.modelscope, "source": now.source,
         "token_file": now.token_file, "offline": now.offline,
     }  # fmt: skip
-    configured, default = asdict(spec.hub), asdict(Hub())
+    holding |= asdict(spec.images)
+    configured, default = asdict(spec.hub) | asdict(spec.images), asdict(Hub()) | asdict(Images())
     fields = {key: _field(key) for key in ABOUT}
     return {key: (configured[name] != default[name], holding[name]) for key, name in fields.items()}
 
@@ -51,11 +56,13 @@ def values(site: Site) -> dict[str, tuple[bool, str | bool]]:
 def change(site: Site, key: str, text: str | None) -> bool:
     """Set one, or with None take it back; tell whether that changed anything. Raises UsageError or SpecError."""
     key = known(key)
-    value: Any = getattr(Hub(), _field(key)) if text is None else _value(key, text)
+    room = key.partition(".")[0]
+    value: Any = getattr(ROOMS[room], _field(key)) if text is None else _value(key, text)
     require_rights(site)
     with lock(Path(site.layout.state, "lock"), site.command):
         spec, files = converge.read_spec(site)
-        wanted = replace(spec, hub=replace(spec.hub, **{_field(key): value}))
+        changed: Any = {room: replace(getattr(spec, room), **{_field(key): value})}
+        wanted = replace(spec, **changed)
         if wanted == spec:
             return False
         specfile.check(wanted)
@@ -76,4 +83,4 @@ def _value(key: str, text: str) -> str | bool:
 
 
 def _field(key: str) -> str:
-    return key.removeprefix("hub.").replace("-", "_")
+    return key.rpartition(".")[2].replace("-", "_")

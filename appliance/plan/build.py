@@ -1,15 +1,17 @@
 """Puts the decisions together into one Deployment."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from appliance.catalog import Catalog
-from appliance.domain.deployment import Deployment, Gateway, Layout, Model, Reason, Refusal, Route, Service
+from appliance.domain.deployment import Artifact, Deployment, Gateway, Layout, Model, Reason, Refusal, Route, Service
 from appliance.domain.host import Host
 from appliance.domain.spec import ApplianceSpec, ModelSpec
 from appliance.engines import engine, health, upstream
 from appliance.errors import HostError
 from appliance.gateway import TRIPLETS
-from appliance.plan import choose, keep, ladder, share, size, wishes, words
+from appliance.plan import choose, containers, keep, ladder, share, size, wishes, words
+from appliance.plan.fitness import CONTAINERS
 from appliance.plan.place import Fitted, Place
 from appliance.plan.room import Room, pools, room
 from appliance.runtimes import runtime, runtimes
@@ -25,8 +27,13 @@ BESIDE_GPUS = 16
 """Threads of an engine that computes on GPUs."""
 PORTS = range(18100, 19100)
 """Where engines listen that know no unix sockets, on 127.0.0.1 only."""
+INSIDE = 8080
+"""Port of the gateway in its container, which needs no rights."""
 ACCOUNTS = ("llm-engine", "llm-gateway", "llm-appliance")
 """User of the engines, user of the gateway, group of both."""
+NUMBERS = ("60700", "60701", "60700")
+"""The same in containers, where names mean nothing: no distribution and no part of systemd gives these to anybody
+(60578 to 61183 are free in systemd's list of ranges)."""
 
 
 def plan(
@@ -38,7 +45,7 @@ def plan(
     `before` is what runs now: a model that is asked for as it was keeps its engine, its GPUs and its layout, unless
     all is to be planned `anew`. The largest models are placed first, for the others fit in between.
     """
-    chosen, reason = _runtime(spec, host, layout)
+    chosen, reason = _runtime(spec, host, layout, before)
     kept = {} if anew else keep.kept(spec, models, host, before, chosen)
     here, where = room(host), pools(host)
     for service in (one for services, _ in kept.values() for one in services):
@@ -53,10 +60,14 @@ def plan(
         wishes.check(item, chosen)
     candidates = {item.name: choose.candidates(item, model, host, catalog, chosen) for item, model in new}
     fits, here = _fit(new, candidates, host, here)
+    if chosen in CONTAINERS:
+        fits = {item.name: _located(item, fits[item.name], spec, host) for item, _ in new}
     for item, model in new:
         artifacts |= {one.digest: one for one in fits[item.name].candidate.release.artifacts}
         services[item.name] = _services(item, model, fits[item.name], layout, host, python, ports)
     grown = share.grow(tuple(one for name in fits for one in services[name]), host, here)
+    if chosen in CONTAINERS:
+        grown = tuple(_contained(one, fits[one.model], host) for one in grown)
     services |= {name: tuple(one for one in grown if one.model == name) for name in fits}
     ordered = tuple(one for item in spec.models for one in services[item.name])
     told = {name: reasons for name, (_, reasons) in kept.items()}
@@ -65,8 +76,9 @@ def plan(
             fitted = fits[item.name]
             why = words.explain(item, model, services[item.name], fitted, host)
             told[item.name] = (choose.reason(item, fitted.candidate, fitted.refused), why, *wishes.warnings(item))
-    owner, gateway_user, group = _accounts(host, layout)
-    gateway_artifact = choose.gateway(catalog, host)
+    owner, gateway_user, group = _accounts(host, layout, chosen)
+    boxed = chosen in CONTAINERS
+    gateway_artifact = containers.gateway(spec.images, host) if boxed else choose.gateway(catalog, host)
     used = dict.fromkeys(digest for service in ordered for digest in service.artifacts)
     return Deployment(
         schema=SCHEMA,
@@ -79,9 +91,9 @@ def plan(
         python=python,
         models=models,
         services=ordered,
-        gateway=_gateway(spec, ordered, layout, host, gateway_artifact.digest),
+        gateway=_gateway(spec, ordered, layout, host, gateway_artifact),
         artifacts=(gateway_artifact, *(artifacts[digest] for digest in used)),
-        runtime_version=host.systemd if chosen == "systemd" else 0,
+        runtime_version=host.systemd if chosen == "systemd" or (boxed and layout.prefix == "/") else 0,
         reasons=(reason, *(one for item in spec.models for one in told[item.name])),
     )
 
@@ -115,8 +127,10 @@ def _in_order(
     return fits, here
 
 
-def _accounts(host: Host, layout: Layout) -> tuple[str, str, str]:
+def _accounts(host: Host, layout: Layout, runtime: str) -> tuple[str, str, str]:
     """Accounts of our own for the system; under a prefix they would be a trace outside it, so all is its owner's."""
+    if runtime in CONTAINERS:
+        return NUMBERS
     if not host.root:
         return "", "", ""
     return ACCOUNTS if layout.prefix == "/" else ("root", "root", "root")
@@ -127,14 +141,23 @@ def _pairs(spec: ApplianceSpec, models: tuple[Model, ...]) -> list[tuple[ModelSp
     return [(item, by_name[item.name]) for item in spec.models]
 
 
-def _runtime(spec: ApplianceSpec, host: Host, layout: Layout) -> tuple[str, Reason]:
-    """Take the runtime that was asked for, else the preferred one of those that work here."""
+def _runtime(spec: ApplianceSpec, host: Host, layout: Layout, before: Deployment | None = None) -> tuple[str, Reason]:
+    """Take the runtime that was asked for, else the preferred one of those that work here.
+
+    What runs stays where it is. Containers come first where they get GPUs: an engine's own image holds what it was
+    tested with, down to the C library.
+    """
     if spec.runtime != "auto":
         why = runtime(spec.runtime).refuse(host, layout.prefix)
         if why:
             raise HostError(f"runtime {spec.runtime} cannot be used here: {why}", hint="leave --runtime out to choose")
         return spec.runtime, Reason(subject="runtime", chosen=spec.runtime, why="asked for")
-    ranked = sorted(runtimes().values(), key=lambda module: -module.PREFERENCE)
+    now = before.runtime if before else ""
+    boxes = bool(host.gpus) and containers.gives_gpus(host)
+    ranked = sorted(
+        runtimes().values(),
+        key=lambda one: (now != one.NAME, not (boxes and one.NAME in CONTAINERS), -one.PREFERENCE),
+    )
     refusals = [(module.NAME, module.refuse(host, layout.prefix)) for module in ranked]
     chosen = next(name for name, why in refusals if why is None)
     refused = tuple(Refusal(name=name, why=why) for name, why in refusals if why)
@@ -151,6 +174,7 @@ def _services(
 ) -> tuple[Service, ...]:
     release = fitted.candidate.release
     module = engine(release.engine)
+    image = next((one for one in release.artifacts if one.kind == "image"), None)
     names = [item.name] if item.replicas == 1 else [f"{item.name}_{n}" for n in range(1, item.replicas + 1)]
     return tuple(
         Service(
@@ -158,7 +182,7 @@ def _services(
             model=item.name,
             engine=release.engine,
             version=release.version,
-            program=module.program(release, layout.state, python),
+            program=image.program if image else module.program(release, layout.state, python),
             weights=_weights(model, layout),
             socket=_socket(layout, name),
             setting=place.setting,
@@ -176,6 +200,19 @@ def _services(
         )
         for name, place in zip(names, fitted.places, strict=True)
     )
+
+
+def _located(item: ModelSpec, fitted: Fitted, spec: ApplianceSpec, host: Host) -> Fitted:
+    release = containers.located(fitted.candidate.release, item, spec.images, host)
+    return replace(fitted, candidate=replace(fitted.candidate, release=release))
+
+
+def _contained(service: Service, fitted: Fitted, host: Host) -> Service:
+    """Put a service into its image, with the GPUs that it has."""
+    release = fitted.candidate.release
+    torch = bool(release.torch) or engine(release.engine).FILLS
+    gpus = tuple(gpu for gpu in host.devices if gpu.visible in service.gpus and gpu.vendor == service.vendor)
+    return replace(service, container=containers.container(service, release, gpus, host, torch=torch))
 
 
 def _threads(item: ModelSpec, place: Place, host: Host) -> int:
@@ -209,8 +246,11 @@ def _socket(layout: Layout, name: str) -> str:
     return path
 
 
-def _gateway(spec: ApplianceSpec, services: tuple[Service, ...], layout: Layout, host: Host, digest: str) -> Gateway:
-    root = f"{layout.state}/gateway/{digest[:16]}"
+def _gateway(
+    spec: ApplianceSpec, services: tuple[Service, ...], layout: Layout, host: Host, artifact: Artifact
+) -> Gateway:
+    boxed = artifact.kind == "image"
+    root = "" if boxed else f"{layout.state}/gateway/{artifact.digest[:16]}"
     triplet = TRIPLETS.get(host.arch, "")
     if not triplet:
         raise HostError(f"no gateway packages for {host.arch}", hint=f"supported: {', '.join(TRIPLETS)}")
@@ -222,7 +262,9 @@ def _gateway(spec: ApplianceSpec, services: tuple[Service, ...], layout: Layout,
         port=spec.port,
         program=f"{root}/usr/sbin/nginx",
         root=root,
-        ld_library_path=f"{root}/usr/lib/{triplet}:{root}/lib/{triplet}",
+        ld_library_path="" if boxed else f"{root}/usr/lib/{triplet}:{root}/lib/{triplet}",
+        image=artifact.ref if boxed else "",
+        inside=INSIDE if boxed else 0,
         triplet=triplet,
         workers=min(host.cpus, 8),
         routes=tuple(

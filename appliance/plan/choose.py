@@ -164,7 +164,11 @@ def gateway(catalog: Catalog, host: Host) -> Artifact:
 def resolve(row: Release, gpus: tuple[Gpu, ...], host: Host, runtime: str) -> Release:
     """Name each artifact by everything that decides what its bytes will be on this machine."""
     artifacts = (_for(gpus, one) for one in fitness.ways(row, runtime))
-    return replace(row, artifacts=tuple(replace(one, digest=_name(one, row, host)) for one in artifacts))
+    twin = next((_name(one, row, host) for one in row.artifacts if one.kind == "build"), "")
+    named = tuple(
+        replace(one, digest=_name(one, row, host), twin=twin if "NATIVE=ON" in one.pins else "") for one in artifacts
+    )
+    return replace(row, artifacts=named)
 
 
 def _for(gpus: tuple[Gpu, ...], artifact: Artifact) -> Artifact:
@@ -179,7 +183,7 @@ def _for(gpus: tuple[Gpu, ...], artifact: Artifact) -> Artifact:
 def _name(artifact: Artifact, row: Release, host: Host) -> str:
     origin = (RECIPE, artifact.ref, artifact.source_sha256)
     if artifact.kind == "image":
-        return artifact.digest or _digest(*origin)
+        return _digest(*origin)
     if artifact.kind == "build":
         compiler = (host.cuda_toolkit,) if row.api == "cuda" else ()
         return _digest(*origin, host.arch, *host.cpu_flags, *artifact.pins, *compiler)
