@@ -240,8 +240,8 @@ def _state(name: str, state: dict[str, Any]) -> ServiceState:
     since = _ago(str(state.get("StartedAt") if found == "running" else state.get("FinishedAt")))
     restarts, code, detail = int(state.get("Restarts") or 0), int(state.get("ExitCode") or 0), ""
     if found == "running" and restarts > 2 and since > -LOOP:
-        found = "failed"
-    if found == "failed" or (found == "stopped" and state.get("OOMKilled")):
+        found, detail = "failed", f"crash loop, restarted {restarts} times"
+    elif found == "failed" or (found == "stopped" and state.get("OOMKilled")):
         memory = "out of memory, " if state.get("OOMKilled") else ""
         detail = f"{memory}exit code {code}, restarted {restarts} times {state.get('Error') or ''}".strip()
     return ServiceState(name=name, state=found, pid=int(state.get("Pid") or 0), since=since, detail=detail)
@@ -268,7 +268,7 @@ def _patience(deployment: Deployment) -> float:
 
 
 def _compose(home: str, layout: Layout) -> tuple[str, ...]:
-    return ("docker", "compose", "--project-name", project(layout), "--file", f"{home}/{FILE}")
+    return ("docker", "compose", "--ansi=never", f"--project-name={project(layout)}", f"--file={home}/{FILE}")
 
 
 def _run(deployment: Deployment, *words: str, ok: tuple[int, ...] = (0,), timeout: float = 60) -> Command:
