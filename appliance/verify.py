@@ -152,7 +152,8 @@ def _smoke() -> Smoke:
 
 def _unhealthy(service: str, why: str, deployment: Deployment, machine: Machine) -> UnhealthyError:
     module = runtime(deployment.runtime)
-    done = machine.run(module.logs(deployment, service, follow=False, lines=LOG_LINES))
+    # Line by line, so that output and errors stay in their order.
+    done = machine.run(module.logs(deployment, service, follow=False, lines=LOG_LINES), on_line=lambda _line: None)
     lines = [line for line in done.stdout.splitlines() if line.strip()][-LOG_LINES:]
     return UnhealthyError(
         f"{service} {why}\n" + "\n".join(f"  | {line}" for line in lines),

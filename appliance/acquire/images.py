@@ -1,6 +1,7 @@
 """Makes container images present: pulled from a registry, or built from images/ where no registry has them."""
 
 import json
+import os
 from pathlib import Path
 from typing import Final
 
@@ -8,7 +9,9 @@ from appliance import resources
 from appliance.acquire.source import Source, index, refuse_offline
 from appliance.domain.changes import File
 from appliance.domain.deployment import Artifact, Deployment
-from appliance.errors import ApplianceError, ArtifactError
+from appliance.domain.host import Driver, Host
+from appliance.errors import ApplianceError, ArtifactError, HostError
+from appliance.plan.require import conflict
 from appliance.report import Bar, Progress
 from appliance.system.docker import Daemon
 from appliance.system.machine import Machine
@@ -25,8 +28,8 @@ def image(artifact: Artifact, deployment: Deployment, machine: Machine, source: 
     if daemon.image(artifact.ref):
         return
     state = Path(deployment.layout.state)
-    ours = not artifact.recipe or _of_a_registry(deployment)
-    if ours and not source.offline:
+    # One of ours is in no public registry.
+    if (not artifact.recipe or deployment.spec.images.registry) and not source.offline:
         try:
             _pull(artifact, daemon, progress)
         except ArtifactError:
@@ -89,6 +92,22 @@ def remove_made(state: Path) -> tuple[str, ...]:
     return left
 
 
+def refuse_conflicts(deployment: Deployment, host: Host) -> None:
+    """Raise HostError where NVIDIA's toolkit would not start an image that is here: better now than then."""
+    driver = host.driver("nvidia") or Driver(vendor="nvidia")
+    for service in deployment.started:
+        if not service.container or not service.container.requests:
+            continue
+        image = Daemon().image(service.container.image)
+        gpus = tuple(gpu for gpu in host.devices if gpu.visible in service.gpus)
+        env = (image.env if image else {}) | dict(service.container.env)
+        if why := conflict(env, driver, gpus):
+            raise HostError(
+                f"{service.model}: the image {service.container.image} {why}",
+                hint="bring the driver up to date, or name another image: --image REF",
+            )
+
+
 def _pull(artifact: Artifact, daemon: Daemon, progress: Progress) -> None:
     progress.step("pull", f"image {artifact.ref}")
     bar: Bar | None = None
@@ -105,10 +124,6 @@ def _pull(artifact: Artifact, daemon: Daemon, progress: Progress) -> None:
             bar.close()
 
 
-def _of_a_registry(deployment: Deployment) -> bool:
-    return bool(deployment.spec.images.registry)
-
-
 def _extras(artifact: Artifact, cache: Path) -> dict[str, Path]:
     """Return what this machine has built already, so that it is not compiled once more."""
     built = cache / "built" / artifact.twin / "llama-server"
@@ -123,7 +138,5 @@ def _index(machine: Machine) -> dict[str, str]:
 
 def _proxies() -> dict[str, str]:
     """Return the proxy variables, which every Dockerfile takes without naming them."""
-    import os
-
     names = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
     return {name: os.environ[name] for name in names if name in os.environ}

@@ -95,6 +95,8 @@ class Images:
     """Registry, with a path in it or without, that has all under their own names: `registry.example:5000/mirror`."""
     base: str = ""
     """Image that ours are built on; "" = what their Dockerfiles say."""
+    portable: bool = False
+    """Build ours for every processor of the architecture: they can be taken to another machine, and take longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

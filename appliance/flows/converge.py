@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from appliance import acquire, codec, specfile, verify
-from appliance.acquire import hub, store
+from appliance.acquire import hub, images, store
 from appliance.acquire import models as model_files
 from appliance.acquire.source import Source
 from appliance.apply import Report, apply, differences
@@ -140,7 +140,7 @@ def converge(site: Site, edit: Edit, source: Source, terms: Terms = Terms()) -> 
     with lock(Path(site.layout.state, "lock"), site.command):
         site.progress.step("detect")
         plan = planned(site, edit, replace(terms, offline=terms.offline or source.offline))
-        return _bring_about(site, plan.changes, source)
+        return _bring_about(site, plan.changes, source, plan.host)
 
 
 def install(site: Site, source: Source, *, edit: Edit, terms: Terms = Terms()) -> Converged:
@@ -194,7 +194,8 @@ def apply_plan(site: Site, deployment: Deployment, source: Source) -> Converged:
     with lock(Path(site.layout.state, "lock"), site.command):
         _, files = read_spec(site)
         specfile.check(deployment.spec)
-        return _bring_about(site, render(deployment, specfile.files(deployment.spec, files, site.layout)), source)
+        changes = render(deployment, specfile.files(deployment.spec, files, site.layout))
+        return _bring_about(site, changes, source, detect(site.machine, state=site.layout.state))
 
 
 def preview_plan(site: Site, deployment: Deployment) -> Planned:
@@ -204,11 +205,13 @@ def preview_plan(site: Site, deployment: Deployment) -> Planned:
     return _planned(site, changes, site.generations.record(), detect(site.machine, state=site.layout.state))
 
 
-def _bring_about(site: Site, changes: Changeset, source: Source) -> Converged:
+def _bring_about(site: Site, changes: Changeset, source: Source, host: Host) -> Converged:
     deployment = changes.deployment
     _preflight(site, deployment)
+    images.refuse_conflicts(deployment, host)
     site.progress.step("acquire", "engine, gateway and weights")
     acquire.acquire(deployment, site.machine, source, site.progress)
+    images.refuse_conflicts(deployment, host)
     checks: list[verify.Check] = []
 
     def healthy() -> None:

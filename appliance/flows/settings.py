@@ -23,10 +23,12 @@ ABOUT = {
     "hub.offline": "never ask a hub: true, false (HF_HUB_OFFLINE)",
     "images.registry": "registry that has all container images under their own names: registry.example:5000/mirror",
     "images.base": "image that the appliance's own images are built on: debian:12-slim",
+    "images.portable": "build them for every processor, not only this machine's: true, false",
 }
 """Key -> what it is for, and the environment variable that holds where it is not set."""
 ROOMS: dict[str, Hub | Images] = {"hub": Hub(), "images": Images()}
 """Part of the file that a key's first word names, as it is where nothing is set."""
+FLAGS = ("hub.offline", "images.portable")
 WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
@@ -75,7 +77,7 @@ def change(site: Site, key: str, text: str | None) -> bool:
 
 
 def _value(key: str, text: str) -> str | bool:
-    if key != "hub.offline":
+    if key not in FLAGS:
         return str(Path(text).expanduser().absolute()) if key == "hub.token-file" else text
     if text.lower() not in WORDS:
         raise UsageError(f"{key}: {text!r} is neither true nor false")

@@ -67,7 +67,8 @@ def plan(
         services[item.name] = _services(item, model, fits[item.name], layout, host, python, ports)
     grown = share.grow(tuple(one for name in fits for one in services[name]), host, here)
     if chosen in CONTAINERS:
-        grown = tuple(_contained(one, fits[one.model], host) for one in grown)
+        own = {item.name for item, _ in new if item.image}
+        grown = tuple(_contained(one, fits[one.model], host, own=one.model in own) for one in grown)
     services |= {name: tuple(one for one in grown if one.model == name) for name in fits}
     ordered = tuple(one for item in spec.models for one in services[item.name])
     told = {name: reasons for name, (_, reasons) in kept.items()}
@@ -207,12 +208,12 @@ def _located(item: ModelSpec, fitted: Fitted, spec: ApplianceSpec, host: Host) -
     return replace(fitted, candidate=replace(fitted.candidate, release=release))
 
 
-def _contained(service: Service, fitted: Fitted, host: Host) -> Service:
+def _contained(service: Service, fitted: Fitted, host: Host, *, own: bool) -> Service:
     """Put a service into its image, with the GPUs that it has."""
     release = fitted.candidate.release
     torch = bool(release.torch) or engine(release.engine).FILLS
     gpus = tuple(gpu for gpu in host.devices if gpu.visible in service.gpus and gpu.vendor == service.vendor)
-    return replace(service, container=containers.container(service, release, gpus, host, torch=torch))
+    return replace(service, container=containers.container(service, release, gpus, host, torch=torch, own=own))
 
 
 def _threads(item: ModelSpec, place: Place, host: Host) -> int:

@@ -64,8 +64,10 @@ def gateway(images: Images, host: Host) -> Artifact:
     return _located(artifact, "", images, host)
 
 
-def container(service: Service, release: Release, gpus: tuple[Gpu, ...], host: Host, *, torch: bool) -> Container:
-    """Return what it takes to run a service in the release's image."""
+def container(
+    service: Service, release: Release, gpus: tuple[Gpu, ...], host: Host, *, torch: bool, own: bool
+) -> Container:
+    """Return what it takes to run a service in the release's image, or in the operator's own one."""
     shared = _shared_memory(gpus, host) if torch else 0
     counted = sum(load.total for load in service.loads if load.device == "ram")
     home = service.weights.rpartition("/")[0] if service.weights.endswith(".gguf") else service.weights
@@ -79,17 +81,17 @@ def container(service: Service, release: Release, gpus: tuple[Gpu, ...], host: H
     )
     if not gpus:
         return found
-    return _nvidia(found, release, gpus, host) if vendor == "nvidia" else _other(found, vendor, host)
+    return _nvidia(found, release, gpus, host, own=own) if vendor == "nvidia" else _other(found, vendor, host)
 
 
-def _nvidia(found: Container, release: Release, gpus: tuple[Gpu, ...], host: Host) -> Container:
+def _nvidia(found: Container, release: Release, gpus: tuple[Gpu, ...], host: Host, *, own: bool) -> Container:
     """Hand over exactly its GPUs.
 
     The toolkit refuses a driver whose own CUDA is older than the image's, also where the plan knows that the image's
-    code runs there: CUDA's minor versions are compatible with each other.
+    code runs there: CUDA's minor versions are compatible with each other. Of an operator's own image it knows nothing.
     """
     driver = host.driver("nvidia") or Driver(vendor="nvidia")
-    older = driver.api and version(driver.api) < version(release.api_version)
+    older = not own and driver.api and version(driver.api) < version(release.api_version)
     env = (("NVIDIA_DISABLE_REQUIRE", "1"),) if older else ()
     if _by_cdi(host.docker):
         return replace(found, devices=tuple(f"{CDI_KIND}={_cdi_name(gpu)}" for gpu in gpus), env=env)
@@ -144,11 +146,13 @@ def mirrored(ref: str, registry: str) -> str:
 def _built(artifact: Artifact, images: Images, host: Host) -> Artifact:
     """Name an image of ours by everything that decides what is in it."""
     base = images.base or (mirrored("debian:12-slim", images.registry) if images.registry else "")
-    pins = (*artifact.pins, *((f"BASE_IMAGE={base}",) if base else ()))
+    wanted = tuple("NATIVE=OFF" if pin == "NATIVE=ON" and images.portable else pin for pin in artifact.pins)
+    pins = (*wanted, *((f"BASE_IMAGE={base}",) if base else ()))
     flags = host.cpu_flags if "NATIVE=ON" in pins else ()
     digest = _digest(recipe_digest(artifact.recipe), host.arch, *pins, *flags)[:12]
     name, _, tag = artifact.ref.partition(":")
-    return replace(artifact, ref=f"{name}:{f'{tag}-' if tag else ''}{digest}", pins=pins)
+    twin = artifact.twin if "NATIVE=ON" in pins else ""
+    return replace(artifact, ref=f"{name}:{f'{tag}-' if tag else ''}{digest}", pins=pins, twin=twin)
 
 
 def _digest(*parts: str) -> str:

@@ -186,9 +186,11 @@ def read_status(deployment: Deployment, done: Completed) -> tuple[ServiceState, 
 
 def logs(deployment: Deployment, service: str, *, follow: bool, lines: int) -> Command:
     """Read what Docker keeps and rotates."""
-    one = ("--no-log-prefix", service) if service else ()
-    words = ("logs", "--no-color", f"--tail={lines}", *(("--follow",) if follow else ()), *one)
-    return Command(argv=(*_compose(deployment.layout.current, deployment.layout), *words))
+    words = ("logs", f"--tail={lines}", *(("--follow",) if follow else ()))
+    if service:
+        # Not Compose's: what its older versions write begins with codes for a terminal.
+        return Command(argv=("docker", *words, f"{project(deployment.layout)}-{service}-1"))
+    return Command(argv=(*_compose(deployment.layout.current, deployment.layout), *words, "--no-color"))
 
 
 def project(layout: Layout) -> str:

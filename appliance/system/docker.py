@@ -126,28 +126,6 @@ class Daemon:
         with self._asked() as client:
             client.images.prune(filters={"dangling": True, "label": label})
 
-    def tag(self, ref: str, name: str) -> None:
-        """Give an image one more name."""
-        repository, tag = split(name)
-        with self._asked() as client:
-            client.api.tag(ref, repository, tag)
-
-    def events(self, label: str, since: float, until: float) -> Iterator[dict[str, Any]]:
-        """Yield what happened to containers with a label between two times, in seconds since the epoch."""
-        with self._asked() as client:
-            wanted = {"type": "container", "label": label}
-            yield from client.events(since=int(since), until=int(until), filters=wanted, decode=True)
-
-    def logs(self, container: str, lines: int) -> str:
-        """Return the last lines of a container's log, "" when there is no such container."""
-        from docker.errors import NotFound
-
-        with self._asked() as client:
-            try:
-                return bytes(client.api.logs(container, tail=lines)).decode(errors="replace")
-            except NotFound:
-                return ""
-
     @contextmanager
     def _asked(self, what: str = "Docker does not do what it is asked", timeout: float = TIMEOUT) -> Iterator[Any]:
         """Connect, and turn what the SDK raises into words."""
@@ -161,7 +139,7 @@ class Daemon:
         try:
             yield client
         except docker.errors.APIError as error:
-            raise ArtifactError(f"{what}: {_word(error)}") from error
+            raise ArtifactError(f"{what}: {_word(error)}", hint=_hint(_word(error))) from error
         except (docker.errors.DockerException, RequestException) as error:
             raise HostError(f"{what}: {_word(error)}", hint="systemctl status docker") from error
         finally:
