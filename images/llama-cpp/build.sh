@@ -24,11 +24,13 @@ tar -x -f /source.tar.gz -C /source --strip-components=1
 # shellcheck disable=SC2016
 printf 'set(CMAKE_C_FLAGS_RELEASE "-O3 -DNDEBUG")\nset(CMAKE_CXX_FLAGS_RELEASE "-O3 -DNDEBUG")\n' > /kernels.cmake
 
-set -- -DGGML_NATIVE=ON -DBUILD_SHARED_LIBS=OFF
-if [ "$NATIVE" != ON ]; then
+case $NATIVE in
+    ON) set -- -DGGML_NATIVE=ON -DBUILD_SHARED_LIBS=OFF ;;
+    # One program, for processors with AVX2.
+    STATIC) set -- -DGGML_NATIVE=OFF -DBUILD_SHARED_LIBS=OFF ;;
     # Code for every kind of processor, of which the right one is loaded.
-    set -- -DGGML_NATIVE=OFF -DBUILD_SHARED_LIBS=ON -DGGML_BACKEND_DL=ON -DGGML_CPU_ALL_VARIANTS=ON
-fi
+    *) set -- -DGGML_NATIVE=OFF -DBUILD_SHARED_LIBS=ON -DGGML_BACKEND_DL=ON -DGGML_CPU_ALL_VARIANTS=ON ;;
+esac
 if [ "$CUDA" = ON ]; then
     set -- "$@" -DGGML_CUDA=ON ${CUDA_ARCHITECTURES:+"-DCMAKE_CUDA_ARCHITECTURES=$CUDA_ARCHITECTURES"}
 fi
