@@ -232,8 +232,9 @@ class Service:
     """(name, absolute path)."""
     remote: Remote | None = None
     """Where it is served instead of here."""
-    container: Container | None = None
-    """Where it runs in an image; what comes to its socket is passed on to its port then, where it has one."""
+    container: Container | None = field(default=None, repr=False)
+    """Where it runs in an image; what comes to its socket is passed on to its port then, where it has one. Not in the
+    repr, which digests of files are made of: units know nothing of it."""
 
     @property
     def memory(self) -> int:
@@ -302,9 +303,9 @@ class Gateway:
     """Directory name of its architecture's libraries, `x86_64-linux-gnu`."""
     workers: int
     routes: tuple[Route, ...]
-    image: str = ""
+    image: str = field(default="", repr=False)
     """The image that it runs in; "" = a program of this machine."""
-    inside: int = 0
+    inside: int = field(default=0, repr=False)
     """Port that it listens on in its container; the runtime publishes it as `host` and `port`."""
 
 

@@ -1,5 +1,6 @@
 """Puts the decisions together into one Deployment."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -161,7 +162,8 @@ def _runtime(spec: ApplianceSpec, host: Host, layout: Layout, before: Deployment
     )
     refusals = [(module.NAME, module.refuse(host, layout.prefix)) for module in ranked]
     chosen = next(name for name, why in refusals if why is None)
-    refused = tuple(Refusal(name=name, why=why) for name, why in refusals if why)
+    passed = itertools.takewhile(lambda one: one[1] is not None, refusals)
+    refused = tuple(Refusal(name=name, why=why) for name, why in passed if why)
     return chosen, Reason(subject="runtime", chosen=chosen, why="the first that works here", refused=refused)
 
 
