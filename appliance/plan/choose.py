@@ -172,7 +172,9 @@ def resolve(row: Release, gpus: tuple[Gpu, ...], host: Host, runtime: str) -> Re
 
 
 def _for(gpus: tuple[Gpu, ...], artifact: Artifact) -> Artifact:
-    """Say for which GPUs something is built."""
+    """Say for which GPUs something is built, and of an image whose digest is known that it is that one."""
+    if artifact.kind == "image" and artifact.digest:
+        return replace(artifact, ref=f"{artifact.ref}@sha256:{artifact.digest}")
     codes = sorted({gpu.compute_capability.replace(".", "") for gpu in gpus if gpu.compute_capability})
     if artifact.kind != "build" or not codes:
         return artifact
@@ -183,7 +185,7 @@ def _for(gpus: tuple[Gpu, ...], artifact: Artifact) -> Artifact:
 def _name(artifact: Artifact, row: Release, host: Host) -> str:
     origin = (RECIPE, artifact.ref, artifact.source_sha256)
     if artifact.kind == "image":
-        return _digest(*origin)
+        return artifact.digest or _digest(*origin)
     if artifact.kind == "build":
         compiler = (host.cuda_toolkit,) if row.api == "cuda" else ()
         return _digest(*origin, host.arch, *host.cpu_flags, *artifact.pins, *compiler)
