@@ -5,9 +5,10 @@ import re
 from dataclasses import asdict, dataclass, field, fields, replace
 
 from appliance import codec
+from appliance.catalog import providers
 from appliance.domain.changes import File
 from appliance.domain.deployment import Layout
-from appliance.domain.spec import TASKS, ApplianceSpec, Hub, Images, ModelSpec, Tuning
+from appliance.domain.spec import TASKS, ApplianceSpec, Hub, Images, ModelSpec, Proxy, Tuning
 from appliance.errors import SpecError
 from appliance.options import asked, plain
 
@@ -33,6 +34,16 @@ IMAGE = re.compile(
     r"(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?"
 )
 """An image's name with its registry, tag and digest."""
+PROXY = re.compile(r"http://([A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:]+\]):[0-9]{1,5}/?")
+NO_PROXY = re.compile(r"[A-Za-z0-9.:/*\[\]-]*(, ?[A-Za-z0-9.:/*\[\]-]+)*")
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+SECRET = re.compile(r"(?i)(token|secret|password|passwd|api_?key|credential)s?$")
+OURS = frozenset({
+    "PATH", "HOME", "USER", "SHELL", "PYTHONPATH", "PYTHONHOME", "LD_PRELOAD", "LD_LIBRARY_PATH", "MAINPID",
+    "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK",
+    "ASCEND_RT_VISIBLE_DEVICES", "MUSA_VISIBLE_DEVICES", "OLLAMA_HOST", "OLLAMA_MODELS", "HF_HUB_OFFLINE",
+})  # fmt: skip
+"""Variables that the plan decides on, or that would make a program another one."""
 SOURCES = ("auto", "hf", "ms")
 HEADER = "# Made by llm-appliance; yours to edit, `llm-appliance install` puts changes into force.\n"
 
@@ -47,6 +58,8 @@ class _ApplianceFile:
     insecure: bool = False
     hub: Hub = field(default_factory=Hub)
     images: Images = field(default_factory=Images)
+    proxy: Proxy = field(default_factory=Proxy)
+    environment: dict[str, Scalar] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,10 +72,13 @@ class _ModelFile(Tuning):
     kv_type: str = "auto"
     gpus: tuple[int, ...] | int | None = None
     strict: bool = False
+    cpus: int | None = None
     replicas: int = 1
     options: dict[str, Scalar] = field(default_factory=dict)
     image: str = ""
     lora: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, Scalar] = field(default_factory=dict)
+    key_file: str = ""
 
 
 def load(files: dict[str, bytes], layout: Layout) -> ApplianceSpec:
@@ -87,6 +103,8 @@ def load(files: dict[str, bytes], layout: Layout) -> ApplianceSpec:
             insecure=main.insecure,
             hub=main.hub,
             images=main.images,
+            proxy=main.proxy,
+            environment=_pairs(main.environment),
             models=tuple(models),
         )
     )
@@ -126,6 +144,8 @@ def check(spec: ApplianceSpec) -> ApplianceSpec:
         )
     check_hub(spec.hub)
     check_images(spec.images)
+    check_proxy(spec.proxy)
+    check_environment(spec.environment, "environment")
     for model in spec.models:
         check_model(model)
     names = [name for model in spec.models for name in (model.name, *(name for name, _ in model.adapters))]
@@ -157,6 +177,34 @@ def check_images(images: Images) -> None:
         raise SpecError(f"images.base: {images.base!r} is no image", hint="for example debian:12-slim")
 
 
+def check_proxy(proxy: Proxy) -> None:
+    """Raise SpecError when there can be no such proxy."""
+    if proxy.https and not PROXY.fullmatch(proxy.https):
+        # It may hold a password, which is not repeated here either.
+        raise SpecError(
+            "proxy.https: it must be http://HOST:PORT, without a name and a password",
+            hint="everybody here can read it; a proxy that wants a password is reached through one on this machine",
+        )
+    if not NO_PROXY.fullmatch(proxy.none):
+        raise SpecError(f"proxy.none: {proxy.none!r} are no hosts", hint="for example .corp.example,10.0.0.7")
+
+
+def check_environment(variables: tuple[tuple[str, str], ...], where: str) -> None:
+    """Raise SpecError for variables that are set by the appliance itself, or hold secrets."""
+    for name, value in variables:
+        if not VARIABLE.fullmatch(name):
+            raise SpecError(f"{where}: {name!r} is no variable's name", hint="A-Z, a-z, 0-9 and _")
+        if name in OURS:
+            raise SpecError(f"{where}: {name}: is set by the appliance itself")
+        if SECRET.search(name):
+            raise SpecError(
+                f"{where}: {name}: everybody on this machine can read what is written into units",
+                hint="tokens of hubs: llm-appliance config set hub.token-file FILE; engines need no keys here",
+            )
+        if CONTROL.search(value):
+            raise SpecError(f"{where}: {name}: control character in the value")
+
+
 def check_model(model: ModelSpec) -> None:
     """Raise SpecError when a model's spec cannot be meant."""
     where = f"models.d/{model.name}.yaml"
@@ -170,6 +218,7 @@ def check_model(model: ModelSpec) -> None:
         ("context", model.context, 64, 1 << 24),
         ("parallel", model.parallel, 1, 1024),
         ("replicas", model.replicas, 1, 64),
+        ("cpus", model.cpus, 1, 1024),
     )  # fmt: skip
     for key, number, low, high in bounds:
         if number is not None and not low <= number <= high:
@@ -181,6 +230,8 @@ def check_model(model: ModelSpec) -> None:
         raise SpecError(f"{where}: image: {model.image!r} is no image", hint="for example vllm/vllm-openai:v0.33.0")
     _check_tuning(model, where)
     _check_adapters(model, where)
+    _check_remote(model, where)
+    check_environment(model.environment, f"{where}: environment")
     for name, _ in model.options:
         if name in OWNED:
             raise SpecError(f"{where}: options.{name}: is set by the appliance itself")
@@ -232,6 +283,26 @@ def _check_adapters(model: ModelSpec, where: str) -> None:
             raise SpecError(f"{where}: lora.{name}: {path!r} is not the absolute path of a directory")
 
 
+def _check_remote(model: ModelSpec, where: str) -> None:
+    """Of a model that a provider serves there is less to be said."""
+    if not providers.is_remote(model.source):
+        if model.key_file:
+            raise SpecError(f"{where}: key_file: is for models of providers, {model.source} is none")
+        return
+    providers.place(model.source)
+    if model.key_file and (not model.key_file.startswith("/") or CONTROL.search(model.key_file)):
+        raise SpecError(
+            f"{where}: key_file: not the absolute path of a file", hint="the key itself goes into that file"
+        )
+    plain = ModelSpec(
+        name=model.name, source=model.source, engine=model.engine, key_file=model.key_file, replicas=model.replicas,
+        parallel=model.parallel, version=model.version, tuning=Tuning(task=model.tuning.task),
+    )  # fmt: skip
+    if plain != model:
+        wrong = next(one.name for one in fields(ModelSpec) if getattr(plain, one.name) != getattr(model, one.name))
+        raise SpecError(f"{where}: {wrong}: the provider decides on that", hint="yours: replicas, parallel, task")
+
+
 def _check_gpus(model: ModelSpec, where: str) -> None:
     chosen = model.gpus if isinstance(model.gpus, tuple) else ()
     if isinstance(model.gpus, int) and not 0 <= model.gpus <= 64:
@@ -251,13 +322,20 @@ def _model(document: _ModelFile, source: str) -> ModelSpec:
         kv_type=document.kv_type,
         gpus=document.gpus,
         strict=document.strict,
+        cpus=document.cpus,
         replicas=document.replicas,
-        options=tuple((key, _scalar(value)) for key, value in document.options.items()),
+        options=_pairs(document.options),
         version=document.version,
         tuning=Tuning(**{one.name: getattr(document, one.name) for one in fields(Tuning)}),
         adapters=tuple(document.lora.items()),
         image=document.image,
+        environment=_pairs(document.environment),
+        key_file=document.key_file,
     )
+
+
+def _pairs(document: dict[str, Scalar]) -> tuple[tuple[str, str], ...]:
+    return tuple((key, _scalar(value)) for key, value in document.items())
 
 
 def _scalar(value: Scalar) -> str:
@@ -287,12 +365,12 @@ def _dump_appliance(spec: ApplianceSpec) -> bytes:
     data: dict[str, object] = {
         "version": 1, "runtime": spec.runtime, "listen": spec.listen, "insecure": spec.insecure,
     }  # fmt: skip
-    hub = {key: value for key, value in asdict(spec.hub).items() if value != getattr(Hub(), key)}
-    if hub:
-        data["hub"] = hub
-    images = {key: value for key, value in asdict(spec.images).items() if value}
-    if images:
-        data["images"] = images
+    sections = (("hub", spec.hub, Hub()), ("images", spec.images, Images()), ("proxy", spec.proxy, Proxy()))
+    for name, part, default in sections:
+        chosen = {key: value for key, value in asdict(part).items() if value != getattr(default, key)}
+        data |= {name: chosen} if chosen else {}
+    if spec.environment:
+        data["environment"] = dict(spec.environment)
     return (HEADER + codec.dump_yaml(data)).encode()
 
 
@@ -303,11 +381,14 @@ def _dump_model(model: ModelSpec) -> bytes:
         "parallel": model.parallel,
         "kv_type": "" if model.kv_type == "auto" else model.kv_type,
         "gpus": list(model.gpus) if isinstance(model.gpus, tuple) else model.gpus,
+        "cpus": model.cpus,
         "strict": model.strict,
         **asked(model.tuning),
         "image": model.image,
         "lora": dict(model.adapters),
         "options": dict(model.options),
+        "environment": dict(model.environment),
+        "key_file": model.key_file,
     }
     data: dict[str, object] = {
         "source": model.source,

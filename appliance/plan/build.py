@@ -4,8 +4,19 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
-from appliance.catalog import Catalog
-from appliance.domain.deployment import Artifact, Deployment, Gateway, Layout, Model, Reason, Refusal, Route, Service
+from appliance.catalog import Catalog, providers
+from appliance.domain.deployment import (
+    Artifact,
+    Deployment,
+    Gateway,
+    Layout,
+    Model,
+    Reason,
+    Refusal,
+    Remote,
+    Route,
+    Service,
+)  # fmt: skip
 from appliance.domain.host import Host
 from appliance.domain.spec import ApplianceSpec, ModelSpec
 from appliance.engines import engine, health, upstream
@@ -65,7 +76,9 @@ def plan(
         fits = {item.name: _located(item, fits[item.name], spec, host) for item, _ in new}
     for item, model in new:
         artifacts |= {one.digest: one for one in fits[item.name].candidate.release.artifacts}
-        services[item.name] = _services(item, model, fits[item.name], layout, host, python, ports)
+        placed = _services(item, model, fits[item.name], layout, host, python, ports)
+        remote = _remote(item, spec) if providers.is_remote(item.source) else None
+        services[item.name] = _elsewhere(placed, remote, python) if remote else placed
     grown = share.grow(tuple(one for name in fits for one in services[name]), host, here)
     if chosen in CONTAINERS:
         own = {item.name for item, _ in new if item.image}
@@ -188,6 +201,8 @@ def _services(
             program=image.program if image else module.program(release, layout.state, python),
             weights=_weights(model, layout),
             socket=_socket(layout, name),
+            home=f"{layout.cache}/{name}",
+            cpus=item.cpus or 0,
             setting=place.setting,
             threads=_threads(item, place, host),
             start_timeout=60 + model.weights.size // LOAD_RATE + (COMPILE if module.FILLS or release.torch else 0),
@@ -213,13 +228,37 @@ def _located(item: ModelSpec, fitted: Fitted, spec: ApplianceSpec, host: Host) -
 def _contained(service: Service, fitted: Fitted, host: Host, *, own: bool) -> Service:
     """Put a service into its image, with the GPUs that it has."""
     release = fitted.candidate.release
+    if service.remote:
+        return service
     torch = bool(release.torch) or engine(release.engine).FILLS
     gpus = tuple(gpu for gpu in host.devices if gpu.visible in service.gpus and gpu.vendor == service.vendor)
     return replace(service, container=containers.container(service, release, gpus, host, torch=torch, own=own))
 
 
+def _remote(item: ModelSpec, spec: ApplianceSpec) -> Remote:
+    """Return where a provider serves a model, and the proxy that leads there."""
+    remote = providers.place(item.source, item.key_file)
+    name = providers.host(remote).rpartition(":")[0]
+    direct = [part.strip().lstrip("*.") for part in spec.proxy.none.split(",") if part.strip()]
+    spared = name in providers.CLEAR or any(name == one or name.endswith(f".{one}") for one in direct)
+    return remote if spared else replace(remote, proxy=spec.proxy.https.partition("://")[2].rstrip("/"))
+
+
+def _elsewhere(services: tuple[Service, ...], remote: Remote, python: str) -> tuple[Service, ...]:
+    """Make replicas places with a provider; behind a proxy they share the first one's tunnel."""
+    tunnel = python if remote.proxy else ""
+    return tuple(
+        replace(one, remote=remote, socket=services[0].socket, program="" if number else tunnel)
+        for number, one in enumerate(services)
+    )
+
+
 def _threads(item: ModelSpec, place: Place, host: Host) -> int:
     """Return the processors of one replica; beside GPUs, more than a few only wait for each other."""
+    if item.cpus and item.cpus > host.cpus:
+        raise HostError(f"{item.name}: {item.cpus} processors are asked for, {host.cpus} are here", hint="--cpus")
+    if item.cpus:
+        return item.cpus
     most = max(1, host.cpus // item.replicas)
     return min(most, BESIDE_GPUS) if place.gpus else most
 
@@ -276,6 +315,7 @@ def _gateway(
                 upstream_model=name if name != item.name else upstream(by_model[name][0]),
                 health=health(by_model[item.name][0]),
                 replicas=tuple((service.name, service.address) for service in by_model[item.name]),
+                remote=by_model[item.name][0].remote,
             )
             for item in spec.models
             for name in (item.name, *(name for name, _ in item.adapters))

@@ -21,6 +21,8 @@ NAMES: Final = {
 }  # fmt: skip
 CONTAINERS: Final = ("compose", "swarm")
 """Runtimes that run container images; the others run programs of this machine."""
+ELSEWHERE: Final = ("remote",)
+"""Engines of which nothing runs here."""
 FIRST_TOOLKIT: Final = {"8.9": "11.8", "9.0": "11.8", "10.0": "12.8", "10.3": "12.9", "11.0": "13.0", "12.0": "12.8",
                         "12.1": "12.9"}  # fmt: skip
 """Compute capability -> first CUDA whose libraries know it (release notes of the toolkits, llama.cpp's build files)."""
@@ -128,7 +130,7 @@ def _vendor(row: Release, host: Host, wanted: Wanted) -> str:
 
 
 def _way(row: Release, runtime: str) -> str:
-    if ways(row, runtime) or (not row.artifacts and runtime not in CONTAINERS):
+    if ways(row, runtime) or (not row.artifacts and (runtime not in CONTAINERS or row.engine in ELSEWHERE)):
         return ""
     if runtime in CONTAINERS and any(one.kind == "image" for one in row.artifacts):
         return f"{runtime} cannot start its image by one command"

@@ -7,6 +7,7 @@ from calendar import timegm
 from dataclasses import dataclass
 from typing import Any, Final
 
+from appliance.catalog import providers
 from appliance.domain.changes import Command, Completed, Page, ServiceState, Unit
 from appliance.domain.deployment import Container, Deployment, Layout, Service
 from appliance.domain.host import Host
@@ -41,6 +42,7 @@ class Entry:
     """One engine's part of the file."""
 
     service: Service
+    home: str
     container: Container
     entrypoint: tuple[str, ...]
     probe: tuple[str, ...]
@@ -51,6 +53,14 @@ class Entry:
     socket_target: str
     relay: tuple[str, ...] = ()
     relay_name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tunnel:
+    """What leads to a provider behind a proxy."""
+
+    name: str
+    words: tuple[str, ...]
 
 
 def refuse(host: Host, prefix: str) -> str | None:
@@ -85,10 +95,9 @@ def pages(deployment: Deployment, units: tuple[Unit, ...]) -> tuple[Page, ...]:
         "scratch": _scratch(deployment),
         "gateway_memory": GATEWAY_MEMORY,
         "gateway_probe": _probe(f"http://127.0.0.1:{gateway.inside}/health"),
-        "key_files": tuple(
-            dict.fromkeys(one.remote.key_file for one in deployment.services if one.remote and one.remote.key_file)
-        ),
-        "entries": tuple(_entry(unit, layout) for unit in units),
+        "keys": _outside(deployment),
+        "entries": tuple(_entry(unit, layout) for unit in units if unit.service.container),
+        "tunnels": tuple(_tunnel(unit.service) for unit in units if unit.service.remote),
     }
     page = Page(path=FILE, template="compose/compose.yaml.j2", names=names)
     if not deployment.runtime_version:
@@ -202,13 +211,14 @@ def project(layout: Layout) -> str:
 def _entry(unit: Unit, layout: Layout) -> Entry:
     service = unit.service
     assert service.container
-    home = f"{layout.cache}/{service.name}"
+    home = service.home or f"{layout.cache}/{service.name}"
     # Nobody has that number as a name, and PyTorch asks for one.
     names = (("HOME", home), ("USER", "llm-engine"), ("LOGNAME", "llm-engine"))
     relay = RELAY.format(service.name) if service.port else ""
     where = ("--unix-socket", service.socket, f"http://engine{unit.health}")
     return Entry(
         service=service,
+        home=home,
         container=service.container,
         entrypoint=unit.launch.argv if relay else ("/bin/sh", "-c", START, "start", service.socket, *unit.launch.argv),
         probe=_probe(f"http://127.0.0.1:{service.port}{unit.health}") if relay else _probe(*where),
@@ -222,6 +232,23 @@ def _entry(unit: Unit, layout: Layout) -> Entry:
             f"TCP4:127.0.0.1:{service.port}",
         ) if relay else (),
     )  # fmt: skip
+
+
+def _tunnel(service: Service) -> Tunnel:
+    """Lead to a provider through a proxy; what goes through is encrypted, and no key is known there."""
+    assert service.remote
+    proxy, _, port = service.remote.proxy.rpartition(":")
+    listen = f"UNIX-LISTEN:{service.socket},fork,unlink-early,mode=660,backlog=512"
+    return Tunnel(
+        name=service.name, words=("socat", listen, f"PROXY:{proxy}:{providers.host(service.remote)},proxyport={port}")
+    )
+
+
+def _outside(deployment: Deployment) -> tuple[str, ...]:
+    """Return the directories of key files that are not below `etc`; of a file, a new one in its place is not seen."""
+    files = [one.remote.key_file for one in deployment.services if one.remote]
+    homes = dict.fromkeys(file.rpartition("/")[0] for file in files if file)
+    return tuple(home for home in homes if not f"{home}/".startswith(f"{deployment.layout.etc}/"))
 
 
 def _probe(*words: str) -> tuple[str, ...]:
