@@ -176,7 +176,7 @@ def container(name: str, status: str, seconds: float = 60, restarts: int = 0, **
     [
         (container("a", "running"), "running", ""),
         (container("a", "running", restarts=9), "running", ""),
-        (container("a", "running", seconds=1, restarts=3), "failed", "crash loop, restarted 3 times"),
+        (container("a", "running", seconds=-3600, restarts=3), "failed", "crash loop, restarted 3 times"),
         (container("a", "restarting", restarts=2, ExitCode=1), "failed", "exit code 1, restarted 2 times"),
         (container("a", "created"), "starting", ""),
         (container("a", "exited"), "stopped", ""),
