@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
@@ -10,7 +11,7 @@ from appliance.acquire.source import Source, index, refuse_offline
 from appliance.domain.changes import File
 from appliance.domain.deployment import Artifact, Deployment
 from appliance.domain.host import Driver, Host
-from appliance.errors import ApplianceError, ArtifactError, HostError
+from appliance.errors import ArtifactError, HostError
 from appliance.plan.require import conflict
 from appliance.report import Bar, Progress
 from appliance.system.docker import Daemon
@@ -65,8 +66,7 @@ def remember(ref: str, state: Path, machine: Machine) -> None:
     """Write down that we brought an image."""
     known = made(state)
     if ref not in known:
-        content = json.dumps(sorted({*known, ref}), indent=1) + "\n"
-        machine.write(File(path=str(state / MADE), content=content.encode()))
+        _write((*known, ref), state, machine)
 
 
 def made(state: Path) -> tuple[str, ...]:
@@ -77,19 +77,17 @@ def made(state: Path) -> tuple[str, ...]:
         return ()
 
 
-def remove_made(state: Path) -> tuple[str, ...]:
-    """Remove the images that we brought, but those that somebody uses; return what is left behind."""
-    refs = made(state)
-    if not refs:
+def remove_made(state: Path, machine: Machine, *, keep: Collection[str] = ()) -> tuple[str, ...]:
+    """Remove the images that we brought, but those to keep and those that somebody uses; return what went."""
+    known = made(state)
+    doomed = [ref for ref in known if ref not in keep]
+    if not doomed:
         return ()
     daemon = Daemon()
-    try:
-        left = tuple(ref for ref in refs if not daemon.remove(ref))
-        daemon.prune()
-    except ApplianceError:
-        left = refs
-    (state / MADE).unlink(missing_ok=True)
-    return left
+    gone = tuple(ref for ref in doomed if daemon.remove(ref))
+    daemon.prune()
+    _write(tuple(ref for ref in known if ref not in gone), state, machine)
+    return gone
 
 
 def refuse_conflicts(deployment: Deployment, host: Host) -> None:
@@ -106,6 +104,14 @@ def refuse_conflicts(deployment: Deployment, host: Host) -> None:
                 f"{service.model}: the image {service.container.image} {why}",
                 hint="bring the driver up to date, or name another image: --image REF",
             )
+
+
+def _write(refs: tuple[str, ...], state: Path, machine: Machine) -> None:
+    path = str(state / MADE)
+    if refs:
+        machine.write(File(path=path, content=(json.dumps(sorted(refs), indent=1) + "\n").encode()))
+    else:
+        machine.remove(path)
 
 
 def _pull(artifact: Artifact, daemon: Daemon, progress: Progress) -> None:

@@ -1,4 +1,4 @@
-"""image build, list, pull, save, load: the containers' images, for `--runtime compose`."""
+"""image build, list, pull, save, load, prune: the containers' images, for `--runtime compose`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +9,7 @@ from appliance.cli.site import Json, Prefix, finish, site
 from appliance.errors import UsageError
 from appliance.report import Result, amount_text
 
-app = typer.Typer(help="Container images: build, list, pull, save, load.", no_args_is_help=True)
+app = typer.Typer(help="Container images: build, list, pull, save, load, prune.", no_args_is_help=True)
 Refs = Annotated[list[str] | None, typer.Argument(metavar="[REF]...", help="Left out: all that are wanted.")]
 
 
@@ -94,6 +94,15 @@ def load(
 
     loaded = images.load(site(prefix, as_json=as_json), file)
     return _finish("load", loaded, "\n".join(loaded), as_json=as_json)
+
+
+@app.command()
+def prune(prefix: Prefix = "", as_json: Json = False) -> int:
+    """Remove the images that the appliance brought and that nothing needs, now or after a rollback."""
+    from appliance.flows import images
+
+    gone = images.prune(site(prefix, as_json=as_json))
+    return _finish("prune", gone, "\n".join(gone) or "nothing to remove", as_json=as_json)
 
 
 def _finish(verb: str, rows: object, text: str, *, as_json: bool) -> int:

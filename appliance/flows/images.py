@@ -9,11 +9,12 @@ from appliance.acquire.source import Source
 from appliance.domain.deployment import Artifact, Deployment
 from appliance.domain.spec import ApplianceSpec
 from appliance.errors import ArtifactError, UsageError
-from appliance.flows import converge
-from appliance.flows.site import Site
+from appliance.flows import converge, store
+from appliance.flows.site import Site, require_rights
 from appliance.plan import containers
 from appliance.report import work
 from appliance.system.docker import Daemon, Image
+from appliance.system.lock import lock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +117,14 @@ def load(site: Site, file: Path) -> tuple[str, ...]:
     for ref in refs:
         images.remember(ref, Path(site.layout.state), site.machine)
     return refs
+
+
+def prune(site: Site) -> tuple[str, ...]:
+    """Remove the images that the appliance brought and no generation on the disk needs; return their names."""
+    require_rights(site)
+    with lock(Path(site.layout.state, "lock"), site.command):
+        needed = {one.ref for plan in store.deployments(site).values() for one in _images(plan)}
+        return images.remove_made(Path(site.layout.state), site.machine, keep=needed)
 
 
 def _images(deployment: Deployment) -> tuple[Artifact, ...]:

@@ -1,13 +1,14 @@
 """The verbs that operate what is installed, and the one that takes it away."""
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from appliance import verify
 from appliance.acquire import images
 from appliance.apply import accounts, remove_everything
 from appliance.domain.changes import Command, Record, ServiceState
-from appliance.errors import HostError
+from appliance.errors import ApplianceError, HostError
 from appliance.flows.site import Site, installed, require_rights, unknown_model
 from appliance.runtimes import runtime
 from appliance.system.lock import lock
@@ -70,7 +71,7 @@ def uninstall(site: Site, *, purge_models: bool) -> tuple[str, ...]:
         record = site.generations.record()
         site.progress.step("stop", "and remove what was written")
         left = remove_everything(record, site.generations, site.machine) if record else ()
-        left += images.remove_made(Path(layout.state))
+        left += _remove_images(site)
         doomed = [layout.cache, layout.log, layout.run, f"{layout.state}/generations"]
         doomed += [f"{layout.state}/engines", f"{layout.state}/gateway", layout.sockets]
         doomed += [f"{layout.state}/store"] if purge_models else []
@@ -81,3 +82,14 @@ def uninstall(site: Site, *, purge_models: bool) -> tuple[str, ...]:
         if Path(path).is_dir() and not any(Path(path).iterdir()):
             Path(path).rmdir()
     return left
+
+
+def _remove_images(site: Site) -> tuple[str, ...]:
+    """Remove the container images that we brought; return those that stay, for somebody uses them or nobody answers."""
+    state = Path(site.layout.state)
+    brought = images.made(state)
+    gone: tuple[str, ...] = ()
+    with suppress(ApplianceError):
+        gone = images.remove_made(state, site.machine)
+    site.machine.remove(str(state / images.MADE))
+    return tuple(f"image {ref}" for ref in brought if ref not in gone)

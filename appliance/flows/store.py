@@ -55,7 +55,7 @@ def entries(site: Site) -> tuple[Entry, ...]:
     state = site.layout.state
     record = site.generations.record()
     served = _names(record.deployment) if record else {}
-    generations = {number: _names(one) for number, one in _generations(site).items()}
+    generations = {number: _names(one) for number, one in deployments(site).items()}
     sources = {model.digest: model.source for model in keep.stored(state)}
     home = Path(state, "store", "models")
     found = []
@@ -143,7 +143,7 @@ def _names(deployment: Deployment) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _generations(site: Site) -> dict[int, Deployment]:
+def deployments(site: Site) -> dict[int, Deployment]:
     """Return the generations on the disk. Raises SpecError where one cannot be read: it may need anything."""
     home = f"{site.layout.state}/generations"
     found = {}
