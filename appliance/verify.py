@@ -159,12 +159,14 @@ def _smoke() -> Smoke:
 def _unhealthy(service: str, why: str, deployment: Deployment, machine: Machine) -> UnhealthyError:
     module = runtime(deployment.runtime)
     # Line by line, so that output and errors stay in their order.
-    done = machine.run(module.logs(deployment, service, follow=False, lines=LOG_LINES), on_line=lambda _line: None)
-    lines = [line for line in done.stdout.splitlines() if line.strip()][-LOG_LINES:]
+    boxed = bool(deployment.gateway.image)
+    count = 3 * LOG_LINES if boxed else LOG_LINES
+    done = machine.run(module.logs(deployment, service, follow=False, lines=count), on_line=lambda _line: None)
+    lines = [line for line in done.stdout.splitlines() if line.strip()][-count:]
     return UnhealthyError(
         f"{service} {why}\n" + "\n".join(f"  | {line}" for line in lines),
-        # Not `llm-appliance logs`: it does not know a model any more that was taken back.
-        hint=shlex.join(module.logs(deployment, service, follow=False, lines=100).argv),
+        # Not `llm-appliance logs`: it knows no model that was taken back; and with a container goes its log.
+        hint="" if boxed else shlex.join(module.logs(deployment, service, follow=False, lines=100).argv),
     )
 
 
