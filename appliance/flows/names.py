@@ -150,7 +150,8 @@ def _known(site: Site, asked: ModelSpec, wish: Wish, terms: Terms, host: Host | 
         # It was chosen before, and what runs since then would only make the choice another one.
         return Resolved(model=_again(asked, there, chosen))
     catalog, machine = load_catalog(terms.catalog), host or detect(site.machine, state=site.layout.state)
-    runtime = runtime_name(spec, machine, site.layout)
+    record = None if host else site.generations.record()
+    runtime = runtime_name(spec, machine, site.layout, record.deployment if record else None)
     left = room(machine) if host else _left(site, spec, machine, catalog, terms, runtime)
     picked = pick.pick(
         found, asked, machine, catalog, left, quantisation=wish.quantisation, hub=wish.hub, runtime=runtime

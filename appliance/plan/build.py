@@ -180,9 +180,9 @@ def _runtime(spec: ApplianceSpec, host: Host, layout: Layout, before: Deployment
     return chosen, Reason(subject="runtime", chosen=chosen, why="the first that works here", refused=refused)
 
 
-def runtime_name(spec: ApplianceSpec, host: Host, layout: Layout) -> str:
+def runtime_name(spec: ApplianceSpec, host: Host, layout: Layout, before: Deployment | None = None) -> str:
     """Return the runtime that a plan would take. Raises HostError when the one asked for cannot be used."""
-    return _runtime(spec, host, layout)[0]
+    return _runtime(spec, host, layout, before)[0]
 
 
 def _services(
