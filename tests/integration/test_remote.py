@@ -98,9 +98,10 @@ def test_a_providers_model_is_served_under_our_name_and_its_key_is_nowhere(near:
     assert "session=provider" not in text
     last = asked(near)["seen"][-1]
     assert last["path"] == "/v1/chat/completions"
-    assert last["headers"]["Host"] == PROVIDER
-    assert last["headers"]["Authorization"] == f"Bearer {KEY}"
-    assert "Cookie" not in last["headers"]
+    sent = {name.lower(): value for name, value in last["headers"].items()}
+    assert sent["host"] == PROVIDER
+    assert sent["authorization"] == f"Bearer {KEY}"
+    assert "cookie" not in sent
     assert last["body"]["model"] == "moonshot-v1-32k"
     assert "data: [DONE]" in ask(near, body={"stream": True})[1]
     assert product.chat(near, "Hello!", model="kimi", path="/kimi/v1") == ANSWER
@@ -166,7 +167,7 @@ def test_behind_a_proxy_a_tunnel_leads_to_it(near: Server) -> None:
     assert product.chat(near, "Hello!", model="kimi") == ANSWER
     found = asked(near)
     assert set(found["ways"]) == {f"CONNECT {PROVIDER}:443 HTTP/1.1"}
-    assert found["seen"][-1]["headers"]["Authorization"] == f"Bearer {KEY}"
+    assert f"Bearer {KEY}" in found["seen"][-1]["headers"].values()
     assert "kimi_1" in command(near, "status")
     near.sh("systemctl kill -s KILL llm-appliance-model@kimi_1")
     near.sh("until systemctl is-active -q llm-appliance-model@kimi_1; do sleep 0.2; done")
