@@ -4,6 +4,7 @@
  *
  * A body with `"stream":true` gets TOKENS events, the first at once, then one each INTERVAL_MS. The text of each token
  * is the moment at which it was sent, so whoever reads it knows how long it was under way.
+ * It also speaks as FastChat's controller and worker do, whose streams repeat the whole text with each token.
  */
 #include "net.h"
 
@@ -12,11 +13,13 @@
 
 struct connection {
     int fd;
-    bool listener, headed, chunked, streaming;
+    bool listener, headed, chunked, streaming, repeats;
     size_t length, body, expected; /* bytes in `data`, bytes of the body so far, bytes of the whole body */
     int left;                      /* tokens still to send */
     uint64_t due;
     struct connection *next; /* of those that stream */
+    size_t said;             /* bytes in `text`, of a stream that repeats itself */
+    char text[8192];
     char data[2 * KEPT + 1];
 };
 
@@ -38,6 +41,28 @@ static const char EVENT[] =
     "data: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,\"model\":\"m\",\"choices\":"
     "[{\"index\":0,\"delta\":{\"content\":\"%c%llu%c \"},\"logprobs\":null,\"finish_reason\":%s}]}\n\n";
 
+static const char TEXT[] =
+    "{\"text\":\"An answer of a few words, as long as it takes.\",\"error_code\":0,\"finish_reason\":\"stop\","
+    "\"usage\":{\"prompt_tokens\":11,\"completion_tokens\":11,\"total_tokens\":22}}";
+
+static const struct {
+    const char *path, *body;
+} FIXED[] = {
+    {" /v1/chat/completions", CHAT},
+    {" /v1/completions", CHAT},
+    {" /v1/embeddings", EMBEDDING},
+    {" /v1/models", MODELS},
+    {" /health", OK},
+    {" /list_models", "{\"models\":[\"m\"]}"},
+    {" /refresh_all_workers", "{}"},
+    {" /model_details", "{\"context_length\":4000000}"},
+    {" /count_token", "{\"count\":11,\"error_code\":0}"},
+    {" /worker_get_conv_template",
+     "{\"conv\":{\"name\":\"m\",\"system_template\":\"{system_message}\",\"system_message\":\"\",\"roles\":[\"USER\",\"ASSISTANT\"],"
+     "\"messages\":[],\"offset\":0,\"sep_style\":1,\"sep\":\" \",\"sep2\":null,\"stop_str\":null,\"stop_token_ids\":null}}"},
+    {" /worker_generate ", TEXT},
+};
+
 static void put(struct connection *c, const char *text, size_t length) {
     while (length) {
         ssize_t n = send(c->fd, text, length, MSG_NOSIGNAL);
@@ -54,15 +79,30 @@ static void answer(struct connection *c, int status, const char *body) {
     put(c, text, n);
 }
 
+static void repeat(struct connection *c, bool last) {
+    char chunk[sizeof c->text + 512], event[sizeof c->text + 256];
+    if (c->said < sizeof c->text - 64)
+        c->said += snprintf(c->text + c->said, 64, "%c%llu%c ", MARK, (unsigned long long)now_ns(), MARK);
+    int n = snprintf(event, sizeof event, "{\"text\":\"%s\",\"error_code\":0,\"finish_reason\":%s}", c->text,
+                     last ? "\"stop\"" : "null");
+    int m = snprintf(chunk, sizeof chunk, "%x\r\n%s", n + 1, event) + 1; /* its events end with a zero byte */
+    put(c, chunk, m);
+    put(c, "\r\n0\r\n\r\n", last ? 7 : 2);
+}
+
 static void token(struct connection *c, uint64_t now) {
     char event[512], chunk[1024];
     bool last = --c->left == 0;
-    int n = snprintf(event, sizeof event, EVENT, MARK, (unsigned long long)now_ns(), MARK, last ? "\"stop\"" : "null");
-    int m = snprintf(chunk, sizeof chunk, "%x\r\n%s\r\n%s", n, event, last ? "e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n" : "");
-    put(c, chunk, m);
     c->streaming = !last;
     c->due += interval;
     if (c->due < now) c->due = now;
+    if (c->repeats) {
+        repeat(c, last);
+        return;
+    }
+    int n = snprintf(event, sizeof event, EVENT, MARK, (unsigned long long)now_ns(), MARK, last ? "\"stop\"" : "null");
+    int m = snprintf(chunk, sizeof chunk, "%x\r\n%s\r\n%s", n, event, last ? "e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n" : "");
+    put(c, chunk, m);
 }
 
 static void stream(struct connection *c) {
@@ -74,16 +114,33 @@ static void stream(struct connection *c) {
     if (c->streaming) c->next = streams, streams = c;
 }
 
+static void worker_address(struct connection *c) {
+    char body[64];
+    struct sockaddr_in own = {0};
+    socklen_t size = sizeof own;
+    getsockname(c->fd, (void *)&own, &size);
+    snprintf(body, sizeof body, "{\"address\":\"http://127.0.0.1:%d\"}", ntohs(own.sin_port));
+    answer(c, 200, body);
+}
+
+static void fixed(struct connection *c, const char *path) {
+    for (size_t i = 0; i < sizeof FIXED / sizeof *FIXED; i++)
+        if (!strncmp(path, FIXED[i].path, strlen(FIXED[i].path))) {
+            answer(c, 200, FIXED[i].body);
+            return;
+        }
+    answer(c, 404, "{}");
+}
+
 static void serve(struct connection *c) {
     c->data[c->length] = 0;
     const char *path = strchr(c->data, ' ');
     if (!path) path = "";
-    if (strstr(path, "\"stream\":true") || strstr(path, "\"stream\": true")) stream(c);
-    else if (!strncmp(path, " /v1/chat/completions", 21) || !strncmp(path, " /v1/completions", 16)) answer(c, 200, CHAT);
-    else if (!strncmp(path, " /v1/embeddings", 15)) answer(c, 200, EMBEDDING);
-    else if (!strncmp(path, " /v1/models", 11)) answer(c, 200, MODELS);
-    else if (!strncmp(path, " /health", 8)) answer(c, 200, OK);
-    else answer(c, 404, "{}");
+    c->repeats = !strncmp(path, " /worker_generate_stream", 24), c->said = 0;
+    if (c->repeats || ((strstr(path, "\"stream\":true") || strstr(path, "\"stream\": true")) && !strncmp(path, " /v1", 4)))
+        stream(c);
+    else if (!strncmp(path, " /get_worker_address", 20)) worker_address(c);
+    else fixed(c, path);
     c->length = c->body = 0, c->headed = false;
 }
 
