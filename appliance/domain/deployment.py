@@ -152,11 +152,15 @@ class Remote:
     url: str
     """What `/v1` of ours stands for there, without a slash at its end: `https://api.moonshot.cn/v1`."""
     header: str = "authorization"
-    """The header that carries the key: `authorization` (with `Bearer`), or another one that holds it alone, `api-key`."""
+    """The header that carries the key: `authorization`, behind `Bearer`, or one that holds it alone, `api-key`."""
     query: str = ""
     """What every path ends in: `api-version=2024-10-21`."""
+    model: str = ""
+    """What the provider calls the model."""
     key_file: str = ""
     """Absolute path of the file with the key, which only the gateway's user reads; "" = none is needed."""
+    proxy: str = ""
+    """`HOST:PORT` of the HTTP proxy that leads there; "" = the way is open."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,6 +199,8 @@ class Service:
     """(name, absolute path)."""
     remote: Remote | None = None
     """Where it is served instead of here."""
+    home: str = ""
+    """Absolute path of the directory that is its own: HOME, and caches."""
 
     @property
     def memory(self) -> int:
@@ -204,7 +210,7 @@ class Service:
     @property
     def address(self) -> str:
         """Return where it listens, `unix:/run/…`, `127.0.0.1:18100`, or a provider's URL."""
-        if self.remote:
+        if self.remote and not self.remote.proxy:
             return self.remote.url
         return f"127.0.0.1:{self.port}" if self.port else f"unix:{self.socket}"
 
@@ -308,4 +314,4 @@ class Deployment:
     @property
     def started(self) -> tuple[Service, ...]:
         """The services that a runtime starts here."""
-        return tuple(service for service in self.services if not service.remote)
+        return tuple(service for service in self.services if service.program)

@@ -26,6 +26,7 @@ from typing import IO, Any
 import httpx
 import jinja2
 
+from appliance import gateway as product
 from appliance.acquire import debian
 from appliance.catalog import catalog
 from appliance.render import quoting
@@ -215,7 +216,12 @@ class Recorder:
 class Gateway:
     """One nginx with its engines."""
 
-    def __init__(self, *, workers: int = 1, changes: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, *, workers: int = 1, changes: dict[str, str] | None = None, remotes: tuple[str, ...] = (),
+        ca_file: str = "", tls: Json | None = None,
+    ) -> None:  # fmt: skip
+        self.remotes, self.ca_file, self.tls = remotes, ca_file, tls
+        self.document: Json = {"version": 1}
         self.directory = Path(tempfile.mkdtemp(prefix="gw-", dir="/tmp"))
         self.prefix = self.directory / "nginx"
         self.run, self.log = self.directory / "run", self.directory / "access.log"
@@ -252,13 +258,17 @@ class Gateway:
             run=str(self.run),
             access_log=str(self.log),
             user="",
+            remotes=[{"upstream": name} for name in sorted(self.remotes)],
+            ca_file=self.ca_file,
+            tls=self.tls,
             digest="0123456789ab",
         )
         for old, new in changes.items():
             assert old in text
             text = text.replace(old, new)
         (self.prefix / "nginx.conf").write_text(text)
-        for name in ("gateway.lua", "scan.lua"):
+        (self.prefix / "gateway").mkdir(exist_ok=True)
+        for name in product.LUA:
             shutil.copy(TEMPLATES / name, self.prefix / name)
 
     def argv(self, *words: str) -> list[str]:
@@ -294,15 +304,16 @@ class Gateway:
         self.engines.append(recorder)
         return recorder
 
-    def route(self, name: str, *engines: Engine | Recorder, upstream: str = "") -> None:
-        """Serve a model from these replicas."""
-        replicas = [engine.replica for engine in engines]
-        self.models[name] = {"upstream_model": upstream or name, "replicas": replicas}
+    def route(self, name: str, *engines: Engine | Recorder, upstream: str = "", **more: Any) -> None:
+        """Serve a model from these replicas; `limit` is each one's, the rest is the model's."""
+        limit = {"limit": more.pop("limit")} if "limit" in more else {}
+        replicas = [engine.replica | limit for engine in engines]
+        self.models[name] = {"upstream_model": upstream or name, "replicas": replicas, **more}
         self.write_routes()
 
     def write_routes(self, text: str | None = None) -> None:
         new = self.prefix / "gateway.json.new"
-        new.write_text(json.dumps({"version": 1, "models": self.models}) if text is None else text)
+        new.write_text(json.dumps(self.document | {"models": self.models}) if text is None else text)
         new.rename(self.prefix / "gateway.json")
 
     def states(self) -> Json:
@@ -369,9 +380,9 @@ class Gateway:
 
 
 @contextmanager
-def gateway(*, workers: int = 1, changes: dict[str, str] | None = None) -> Iterator[Gateway]:
+def gateway(*, workers: int = 1, changes: dict[str, str] | None = None, **more: Any) -> Iterator[Gateway]:
     """Yield a gateway that is not started yet, and end it with its engines."""
-    one = Gateway(workers=workers, changes=changes)
+    one = Gateway(workers=workers, changes=changes, **more)
     try:
         yield one
     finally:
