@@ -419,10 +419,10 @@ def form(dice: random.Random, request: Request) -> None:
     """A form as uploads of audio have it, broken somewhere."""
     request.target = dice.choice(("/v1/audio/transcriptions", "/v1/images/edits", "/p/v1/audio/transcriptions"))
     edge = dice.choice((b"edge", b"----e", b"e" * 70, b'"e'))
-    request.headers = [
-        (name, f"multipart/form-data; boundary={edge.decode()}" if name == "Content-Type" else old)
-        for name, old in request.headers
-    ]
+    kind = f"multipart/form-data; boundary={edge.decode()}" + dice.choice(
+        ("", "", "; boundary=other", '; boundary="e"', ";x")
+    )
+    request.headers = [(name, kind if name == "Content-Type" else old) for name, old in request.headers]
     parts = [
         b'Content-Disposition: form-data; name="model"\r\n\r\nm', b'Content-Disposition: form-data; name="model"\r\n\r\nother',
         b'Content-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n--' + edge[:3] + b"edg", b"", b"\r\n\r\n", b"Content-Disposition: form-data; name=model\r\n\r\nm",

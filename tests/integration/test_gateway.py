@@ -263,7 +263,17 @@ def test_a_body_that_is_too_large_is_refused(shared: Gateway, recorder: Recorder
 @pytest.mark.parametrize(
     "path",
     [
-        *("/", "/v1", "/v1/", "/v1/models/", "/v1/chat", "/v1/chat/completions/", "/V1/models", "/metrics/", "/gateway"),
+        *(
+            "/",
+            "/v1",
+            "/v1/",
+            "/v1/models/",
+            "/v1/chat",
+            "/v1/chat/completions/",
+            "/V1/models",
+            "/metrics/",
+            "/gateway",
+        ),
         *("/invocations", "/v1/files", "/v1/audio", "/api/pull", "/api/create", "/api/push", "/api/delete", "/pooling"),
         *("/rec/metrics", "/rec/health", "/rec/gateway/stat", "/rec", "/rec/v1/models/fox", "/x/rec/v1/models"),
         *("/rec/v1/v1/models", "/health/", "/v1/models%00", "/v1/models;x", "/v1%2fmodels%2f..%2f..%2finvocations"),
@@ -417,9 +427,7 @@ def test_a_stream_that_breaks_ends(fresh: Gateway) -> None:
     assert name == "event: error"
     assert json.loads(data)["error"]["code"] == "stream_broken"
     with openai.OpenAI(base_url=f"{fresh.url}/v1", api_key="none", max_retries=0) as client:
-        stream = client.chat.completions.create(
-            model="cut", messages=[{"role": "user", "content": "x"}], stream=True
-        )
+        stream = client.chat.completions.create(model="cut", messages=[{"role": "user", "content": "x"}], stream=True)
         with pytest.raises(openai.APIError, match="broke off"):
             list(stream)
     assert fresh.chat("cut").status_code == 200

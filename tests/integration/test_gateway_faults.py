@@ -187,7 +187,7 @@ def test_models_and_keys_change_each_second_and_nothing_is_cut_or_lost(upstream:
     with gateway(workers=2) as one:
         changes = Changes(one, upstream)
         one.start()
-        one.wait_for("steady")
+        until(lambda: changes.status("steady", KEY) == 200, what="the first answer")
         workers, address = one.worker_pids(), f"127.0.0.1:{one.port}"
         commands = (
             load_argv("streams", address, stream, STREAMS, 500, KEY),
