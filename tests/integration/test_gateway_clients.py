@@ -22,8 +22,8 @@ from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from openai.types.chat import ChatCompletionFunctionToolParam, ChatCompletionMessageFunctionToolCall
 from pydantic import BaseModel, SecretStr
 
-from tests.integration import product
 from tests.integration.gateway_rig import REPOSITORY, Engine, Gateway, Recorder, gateway, missing_ability, until
+from tests.integration.lab import cache
 from tests.integration.product import SMOKE
 
 KEY = "sk-clients-25d55ad283aa400af464c76d713c07ad"
@@ -45,7 +45,7 @@ SAYS = [{"role": "user", "content": PROMPT}]
 
 
 def built() -> list[Path]:
-    return sorted(product.cache().glob("built-*/built/*/llama-server"), key=lambda path: path.stat().st_mtime)
+    return sorted(cache().glob("built-*/built/*/llama-server"), key=lambda path: path.stat().st_mtime)
 
 
 @pytest.fixture(scope="module")
@@ -217,8 +217,9 @@ def test_openai_embeds(client: openai.OpenAI, model: str) -> None:
 
 def test_openai_uses_the_responses_of_a_real_engine(client: openai.OpenAI) -> None:
     assert client.responses.create(model=REAL, input=PROMPT, temperature=0).output_text == ANSWER
-    with client.responses.stream(model=REAL, input=PROMPT, temperature=0) as stream:
-        said = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
+    # Not the helper `responses.stream`: this engine's events lack numbers that it counts on.
+    events = client.responses.create(model=REAL, input=PROMPT, temperature=0, stream=True)
+    said = "".join(event.delta for event in events if event.type == "response.output_text.delta")
     assert said == ANSWER
 
 
@@ -230,7 +231,7 @@ def test_a_model_without_responses_says_so(client: openai.OpenAI, one: Gateway) 
 def test_openai_is_refused_what_is_not_served_with_a_clear_error(client: openai.OpenAI) -> None:
     for ask in (
         lambda: client.files.create(file=b"{}", purpose="batch"), client.files.list, lambda: client.fine_tuning.jobs.list(),
-        lambda: client.batches.create(completion_window="24h", endpoint="/v1/chat/completions", input_file_id="f"), lambda: client.beta.assistants.list(),
+        lambda: client.batches.create(completion_window="24h", endpoint="/v1/chat/completions", input_file_id="f"),
         lambda: client.models.delete(REAL),
     ):  # fmt: skip
         with pytest.raises((openai.NotFoundError, openai.APIStatusError), match=r"no such route|use GET") as caught:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import subprocess
 import tempfile
@@ -114,19 +116,19 @@ def nginx(replicas: Sequence[str], _: Sequence[str]) -> Iterator[Running]:
 
 @contextmanager
 def ours(replicas: Sequence[str], others: Sequence[str]) -> Iterator[Running]:
-    """The product's own configuration with one nginx worker: all models, keys, limits, log and counters."""
+    """The product's own configuration with one nginx worker: models, keys with limits, log, counters, usage."""
     one = Gateway(workers=1)
     spilled = Path(tempfile.mkdtemp(prefix="ours-", dir=MEMORY))
     spilled.chmod(0o777)
     settings = one.prefix / "nginx.conf"
     settings.write_text(settings.read_text().replace(f"{one.run}/body", f"{spilled}/body"))
     try:
+        one.document |= {"keys": str(keys(one.prefix)), "open": False}
         one.models[MODEL] = model(MODEL, replicas)
         for number, address in enumerate(others):
             one.models[f"other-{number}"] = model(f"other-{number}", [address])
         one.write_routes()
         one.start()
-        one.wait_for(MODEL)
         answers(f"127.0.0.1:{one.port}")
         assert one.process
         yield Running(f"127.0.0.1:{one.port}", one.process.pid)
@@ -140,7 +142,20 @@ def ours(replicas: Sequence[str], others: Sequence[str]) -> Iterator[Running]:
 def model(name: str, addresses: Sequence[str]) -> dict[str, object]:
     """Return a model of the routes; its replicas know it by its own name, so no body is rewritten."""
     replicas = [{"name": f"{name}_{number}", "address": address} for number, address in enumerate(addresses)]
-    return {"upstream_model": name, "replicas": replicas}
+    return {"upstream_model": name, "replicas": replicas, "keepalive": True}
+
+
+def keys(directory: Path) -> Path:
+    """Write the keys that are let in: a hundred, each with limits that are counted and never reached."""
+    path = directory / "keys.json"
+    limits = {"rpm": 10**9, "tpm": 10**12, "parallel": 10**6}
+    secrets = [KEY, *(f"sk-other-{number}-0123456789abcdef" for number in range(99))]
+    entries = [
+        {"name": f"key-{number}", "sha256": hashlib.sha256(secret.encode()).hexdigest(), "models": [MODEL], **limits}
+        for number, secret in enumerate(secrets)
+    ]
+    path.write_text(json.dumps({"version": 1, "keys": entries}))
+    return path
 
 
 OWN: dict[str, Start] = {"direct": direct, "nginx": nginx, "ours": ours}

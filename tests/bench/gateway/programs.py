@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -48,8 +47,9 @@ def compiled(name: str) -> str:
     """Return the program made of `name`.c; compiled only when its text changed."""
     text = (HERE / "net.h").read_bytes() + (HERE / f"{name}.c").read_bytes()
     digest = hashlib.sha256(text).hexdigest()[:12]
-    program = Path(tempfile.gettempdir()) / f"llm-appliance-bench-{os.getuid()}-{name}-{digest}"
+    program = Path("~/.cache/llm-appliance-bench").expanduser() / f"{name}-{digest}"
     if not program.exists():
+        program.parent.mkdir(parents=True, exist_ok=True)
         part = program.with_suffix(f".{os.getpid()}")
         subprocess.run(
             ("cc", "-O2", "-Wall", "-Wextra", "-o", str(part), str(HERE / f"{name}.c")), check=True, timeout=60
