@@ -23,21 +23,9 @@ LUA: Final = (
     ),
 )  # fmt: skip
 """What runs inside of nginx, as it lies below templates/nginx/."""
-INSIDE: Final = "inside.sock"
-"""The socket in the gateway's own directory where no key is asked for: only root and its own user come that far."""
 URL: Final = re.compile(r"(https?)://(\[[0-9a-fA-F:.]+\]|[^/:@?#]+)(?::([0-9]{1,5}))?(/[^?#]*)?")
 """Scheme, host, port and path of a provider's address."""
 DEFAULT_PORTS: Final = {"https": 443, "http": 80}
-
-
-def keys_path(etc: str) -> str:
-    """Return where the digests of the clients' keys are kept."""
-    return f"{etc}/keys.json"
-
-
-def inside(run: str) -> str:
-    """Return the address that the appliance itself asks at."""
-    return f"unix:{run}/gateway/{INSIDE}"
 
 
 def pages(deployment: Deployment) -> tuple[Page, ...]:
@@ -49,6 +37,7 @@ def pages(deployment: Deployment) -> tuple[Page, ...]:
         **configuration(deployment.gateway),
         "listen": deployment.spec.listen,
         "run": f"{deployment.layout.run}/gateway",
+        "inside": f"unix:{deployment.layout.inside}",
         "access_log": log,
         "user": user,
     }
@@ -98,7 +87,7 @@ def routes(deployment: Deployment) -> str:
         "aliases": dict(gateway.aliases),
         "splits": {name: dict(parts) for name, parts in gateway.splits},
         "open": gateway.open,
-        "keys": keys_path(deployment.layout.etc),
+        "keys": deployment.layout.keys,
     }
     if gateway.cors:
         document["cors"] = list(gateway.cors)

@@ -1,7 +1,10 @@
 """Waits until every replica is healthy, then asks each model for one real completion through the gateway."""
 
+import io
+import os
 import shlex
 import time
+import wave
 from dataclasses import dataclass
 from typing import Final
 
@@ -48,13 +51,24 @@ def address(deployment: Deployment) -> str:
     return f"{f'[{host}]' if ':' in host else host}:{deployment.spec.port}"
 
 
+def url(deployment: Deployment) -> str:
+    """Return the gateway's address as clients on this machine type it."""
+    return f"{'https' if deployment.gateway.tls else 'http'}://{address(deployment)}"
+
+
+def door(deployment: Deployment) -> str:
+    """Return where we ask ourselves: inside, where no key is needed, or like any client where we may not come in."""
+    inside = deployment.layout.inside
+    return f"unix:{inside}" if os.access(inside, os.W_OK) else address(deployment)
+
+
 def wait(deployment: Deployment, machine: Machine) -> None:
     """Return when gateway and all replicas are up. Raises UnhealthyError with the log lines that matter."""
     began = time.monotonic()
     here = tuple(service for service in deployment.services if not service.remote)
     limits = {service.name: service.start_timeout for service in here}
     while True:
-        response = call(address(deployment), "/health", timeout=5)
+        response = call(door(deployment), "/health", timeout=5)
         models = (response.json() or {}).get("models", {}) if response.status == 200 else {}
         waiting = [service.name for service in here if models.get(service.model) != "up"]
         if response.status == 200 and not waiting:
@@ -90,7 +104,7 @@ def completion(deployment: Deployment, model: str, machine: Machine, *, timeout:
         # Providers' models differ in which limits they take.
         payload |= {"temperature": 0, "max_tokens": 64 if known else 8}
     began = time.monotonic()
-    response = call(address(deployment), "/v1/chat/completions", payload=payload, timeout=timeout)
+    response = call(door(deployment), "/v1/chat/completions", payload=payload, timeout=timeout)
     seconds = time.monotonic() - began
     try:
         text = str(response.json()["choices"][0]["message"]["content"] or "")
@@ -105,6 +119,7 @@ def completion(deployment: Deployment, model: str, machine: Machine, *, timeout:
 ASKED: Final[dict[str, tuple[str, dict[str, object], str]]] = {
     "embed": ("/v1/embeddings", {"input": "Hello."}, "data"),
     "rerank": ("/v1/rerank", {"query": "Hello?", "documents": ["Hello.", "Good night."]}, "results"),
+    "transcribe": ("/v1/audio/transcriptions", {}, "text"),
 }
 """Task -> path, what is asked, and the key of the answer that holds something."""
 
@@ -114,12 +129,37 @@ def _other(deployment: Deployment, model: str, machine: Machine, task: str, time
     path, payload, key = ASKED[task]
     service = _log_of(deployment, model)
     began = time.monotonic()
-    response = call(address(deployment), path, payload={"model": model, **payload}, timeout=timeout)
+    if task == "transcribe":
+        kind, body = _form(model, _silence())
+        response = call(door(deployment), path, body=body, kind=kind, timeout=timeout)
+    else:
+        response = call(door(deployment), path, payload={"model": model, **payload}, timeout=timeout)
     found = (response.json() or {}).get(key) if response.status == 200 else None
-    if not found:
+    # Nothing is said in silence, and that is an answer.
+    if not found and not (task == "transcribe" and found == ""):
         raise _unhealthy(service, f"gives no answer to {path}: {_say(response)}", deployment, machine)
-    said = f"{len(found)} {key} from {path}"
+    said = f"{len(found)} {key} from {path}" if task != "transcribe" else f"{found!r} in a second of silence"
     return Check(model=model, answer=said, seconds=round(time.monotonic() - began, 3), exact=False)
+
+
+def _silence() -> bytes:
+    """Return a second of silence as a WAV file."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(16000)
+        sound.writeframes(bytes(2 * 16000))
+    return file.getvalue()
+
+
+def _form(model: str, sound: bytes) -> tuple[str, bytes]:
+    """Return content type and body of a form with a file and a model's name."""
+    edge = "llm-appliance-form"
+    head = f'--{edge}\r\nContent-Disposition: form-data; name="file"; filename="silence.wav"\r\n'
+    field = f'\r\n--{edge}\r\nContent-Disposition: form-data; name="model"\r\n\r\n{model}\r\n--{edge}--\r\n'
+    body = head.encode() + b"Content-Type: audio/wav\r\n\r\n" + sound + field.encode()
+    return f"multipart/form-data; boundary={edge}", body
 
 
 def _log_of(deployment: Deployment, model: str) -> str:

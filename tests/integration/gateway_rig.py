@@ -256,6 +256,7 @@ class Gateway:
             listen=f"127.0.0.1:{self.port}",
             workers=workers,
             run=str(self.run),
+            inside=f"unix:{self.run}/inside.sock",
             access_log=str(self.log),
             user="",
             remotes=[{"upstream": name} for name in sorted(self.remotes)],
