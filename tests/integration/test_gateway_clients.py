@@ -23,7 +23,7 @@ from openai.types.chat import ChatCompletionFunctionToolParam, ChatCompletionMes
 from pydantic import BaseModel, SecretStr
 
 from tests.integration.gateway_rig import REPOSITORY, Engine, Gateway, Recorder, gateway, missing_ability, until
-from tests.integration.lab import cache
+from tests.integration.lab.machine import cache
 from tests.integration.product import SMOKE
 
 KEY = "sk-clients-25d55ad283aa400af464c76d713c07ad"

@@ -1,7 +1,8 @@
 """Gateways side by side, in one run: `python -m tests.bench.gateway [--quick] [--only ours,nginx] [--rounds 3]`.
 
 One core for the gateway, which has one worker; the other for the load generator and the upstreams, all in C. CPU time is
-the kernel's (schedstat). Rounds are interleaved, gateways that are not measured stand still, tables show medians.
+the kernel's (schedstat). Rounds are interleaved, gateways that are not measured stand still, tables show medians; a
+ratio is the median of the rounds' ratios, each of two measurements that stand side by side.
 """
 
 from __future__ import annotations
@@ -60,17 +61,21 @@ def say(text: str) -> None:
 
 
 def measured(running: dict[str, Running], plan: Plan, directory: Path, rounds: int) -> dict[str, table.Rounds]:
-    """Return each gateway's rounds; their order is another one in every round."""
-    found: dict[str, table.Rounds] = {name: [] for name in running}
+    """Return each gateway's rounds. One case after the other, and in each the gateways in another order."""
     files = bodies(directory)
+    meters = {name: Meter(one, plan, files).cases() for name, one in running.items()}
+    warm = {name: Meter(one, plan, files).warm for name, one in running.items()}
+    found: dict[str, table.Rounds] = {name: [{} for _ in range(rounds)] for name in running}
     order = list(running)
     for number in range(rounds):
-        random.Random(number).shuffle(order)
-        for name in order:
-            say(f"round {number + 1}: {name}")
-            pause(running[name], signal.SIGCONT)
-            found[name].append(Meter(running[name], plan, files).measure())
-            pause(running[name])
+        for case in next(iter(meters.values())):
+            say(f"round {number + 1}: {case}")
+            random.Random(f"{number} {case}").shuffle(order)
+            for name in order:
+                pause(running[name], signal.SIGCONT)
+                warm[name]()
+                found[name][number][case] = meters[name][case]()
+                pause(running[name])
     for one in running.values():
         pause(one, signal.SIGCONT)
     return found
@@ -78,16 +83,15 @@ def measured(running: dict[str, Running], plan: Plan, directory: Path, rounds: i
 
 def report(found: dict[str, table.Rounds], missing: dict[str, str], models: int) -> list[str]:
     """Return the tables as lines of Markdown."""
-    medians = table.medians(found)
     rounds = max(len(all_) for all_ in found.values())
     lines = [
         f"{models} models configured, medians of {rounds} rounds; {os.cpu_count()} cores, Linux {platform.release()}. {table.quality(found)}",
         "", "Small chat completions (180 B in, 300 B out) and large bodies (8 clients), the model's name last:", "",
-        *table.requests(medians),
+        *table.requests(found),
         "", f"200 streams, one token each {INTERVAL} ms, started within 1 s:", "",
-        *table.streams(medians),
+        *table.streams(found),
     ]  # fmt: skip
-    if wanted := table.aims(medians):
+    if wanted := table.aims(found):
         lines += ["", "Aims:", "", *wanted]
     return [*lines, *([""] if missing else []), *(f"No row for {name}: {why}." for name, why in missing.items())]
 
@@ -95,9 +99,9 @@ def report(found: dict[str, table.Rounds], missing: dict[str, str], models: int)
 def main() -> None:
     """Start, measure, print; a full run is kept in RESULTS.md."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.gateway", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="short cases, 2 rounds: for tuning; no RESULTS.md")
+    parser.add_argument("--quick", action="store_true", help="short cases, 3 rounds: for tuning; no RESULTS.md")
     parser.add_argument("--only", default=",".join(ALL), metavar="NAMES", help=f"of {', '.join(ALL)}")
-    parser.add_argument("--rounds", type=int, help="default: 3, quick: 2")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--models", type=int, default=100, help="configured; all but one only lie there")
     parser.add_argument("--cores", default="0,1", metavar="GATEWAY,LOAD")
     asked = parser.parse_args()
@@ -106,7 +110,7 @@ def main() -> None:
         parser.error(f"no gateway is called {', '.join(sorted(unknown))}: {', '.join(ALL)}")
     gateway_core, load_core = (int(word) for word in asked.cores.split(","))
     plan = Plan(**(QUICK if asked.quick else FULL), gateway_core=gateway_core, load_core=load_core)  # type: ignore[arg-type]
-    rounds = asked.rounds or (2 if asked.quick else 3)
+    rounds = asked.rounds
     with suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, NICE)
     with tempfile.TemporaryDirectory(prefix="gateways-", dir="/tmp") as name, ExitStack() as stack:

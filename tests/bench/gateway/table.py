@@ -26,36 +26,40 @@ def medians(rounds: dict[str, Rounds]) -> Medians:
     }
 
 
-def ratio(found: Medians, gateway: str, base: str, case: str, name: str) -> float | None:
-    """Return how many times more a gateway takes than another; None when one of them has no number."""
-    ours, theirs = (found.get(one, {}).get(case, {}).get(name) for one in (gateway, base))
-    return ours / theirs if ours and theirs else None
+def ratio(rounds: dict[str, Rounds], gateway: str, base: str, case: str, name: str) -> float | None:
+    """Return how many times more a gateway takes than another, the median of all rounds; None where there is no number."""
+    pairs = zip(rounds.get(gateway, []), rounds.get(base, []), strict=False)
+    found = [ours[case][name] / theirs[case][name] for ours, theirs in pairs if ours[case][name] and theirs[case][name]]
+    return median(found) if found else None
 
 
 def shown(value: float | None, form: str = ".2f") -> str:
     return "-" if value is None else format(value, form)
 
 
-def _rows(found: Medians, heads: Sequence[str], row: Callable[[str, dict[str, Numbers]], Sequence[str]]) -> list[str]:
+def _rows(
+    rounds: dict[str, Rounds], heads: Sequence[str], row: Callable[[str, dict[str, Numbers]], Sequence[str]]
+) -> list[str]:
+    found = medians(rounds)
     lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
     return [*lines, *("| " + " | ".join((name, *row(name, cases))) + " |" for name, cases in found.items())]
 
 
-def requests(found: Medians) -> list[str]:
+def requests(rounds: dict[str, Rounds]) -> list[str]:
     """Small and large requests."""
 
     def row(name: str, cases: dict[str, Numbers]) -> Sequence[str]:
         one, small = cases["one"], cases["small"]
-        less = ratio(found, "litellm", name, "small", "cpu")
+        less = ratio(rounds, "litellm", name, "small", "cpu")
         return (
             f"{one['p50']:.0f} / {one['p99']:.0f}",
             f"{small['rate']:.0f}",
             f"{small['p50'] / 1e3:.2f} / {small['p99'] / 1e3:.2f}",
             f"{small['cpu']:.1f}",
-            shown(ratio(found, name, "nginx", "small", "cpu")),
+            shown(ratio(rounds, name, "nginx", "small", "cpu")),
             shown(less, ".0f"),
             *(
-                f"{cases[case]['rate']:.0f} ({shown(ratio(found, name, 'nginx', case, 'cpu'))})"
+                f"{cases[case]['rate']:.0f} ({shown(ratio(rounds, name, 'nginx', case, 'cpu'))})"
                 for case in ("100k", "2m")
             ),
             f"{sum(cases[case]['failed'] for case in ('one', 'small', '100k', '2m')):.0f}",
@@ -65,10 +69,10 @@ def requests(found: Medians) -> list[str]:
         "gateway", "1 client p50 / p99, us", "64 clients, req/s", "p50 / p99, ms", "CPU us/request", "x nginx",
         "LiteLLM / it", "100 kB, req/s (CPU x nginx)", "2 MB, req/s (CPU x nginx)", "failed",
     )  # fmt: skip
-    return _rows(found, heads, row)
+    return _rows(rounds, heads, row)
 
 
-def streams(found: Medians) -> list[str]:
+def streams(rounds: dict[str, Rounds]) -> list[str]:
     """Streams, memory, and what it costs to do nothing."""
 
     def row(name: str, cases: dict[str, Numbers]) -> Sequence[str]:
@@ -78,8 +82,8 @@ def streams(found: Medians) -> list[str]:
             f"{case['delay50'] / 1e3:.2f} / {case['delay99'] / 1e3:.2f}",
             f"{case['rate']:.0f}",
             f"{case['cpu']:.1f}",
-            shown(ratio(found, name, "nginx", "streams", "cpu")),
-            shown(ratio(found, "litellm", name, "streams", "cpu"), ".0f"),
+            shown(ratio(rounds, name, "nginx", "streams", "cpu")),
+            shown(ratio(rounds, "litellm", name, "streams", "cpu"), ".0f"),
             f"{idle['rss']:.0f} / {idle['pss']:.0f}",
             f"{idle['percent']:.2f}",
             f"{case['failed']:.0f}",
@@ -89,27 +93,28 @@ def streams(found: Medians) -> list[str]:
         "gateway", "TTFT p50 / p99, ms", "delay of a token p50 / p99, ms", "tokens/s", "CPU us/token", "x nginx",
         "LiteLLM / it", "RSS / PSS, MB", "idle, % of a core", "lost",
     )  # fmt: skip
-    return _rows(found, heads, row)
+    return _rows(rounds, heads, row)
 
 
-def aims(found: Medians) -> list[str]:
+def aims(rounds: dict[str, Rounds]) -> list[str]:
     """What was aimed at, and what came out; a row whose peer was not measured is left out."""
-    if "ours" not in found or "nginx" not in found:
+    if "ours" not in rounds or "nginx" not in rounds:
         return []
-    added = found["ours"]["one"]["p50"] - found["nginx"]["one"]["p50"]
+    pairs = zip(rounds["ours"], rounds["nginx"], strict=True)
+    added = median(ours["one"]["p50"] - plain["one"]["p50"] for ours, plain in pairs)
     rows = [
-        ("CPU of a small request, x nginx", ratio(found, "ours", "nginx", "small", "cpu"), "<=", 1.8),
-        ("CPU of a streamed token, x nginx", ratio(found, "ours", "nginx", "streams", "cpu"), "<=", 1.2),
-        ("CPU of a 2 MB body, x nginx", ratio(found, "ours", "nginx", "2m", "cpu"), "<=", 1.15),
+        ("CPU of a small request, x nginx", ratio(rounds, "ours", "nginx", "small", "cpu"), "<=", 1.8),
+        ("CPU of a streamed token, x nginx", ratio(rounds, "ours", "nginx", "streams", "cpu"), "<=", 1.2),
+        ("CPU of a 2 MB body, x nginx", ratio(rounds, "ours", "nginx", "2m", "cpu"), "<=", 1.15),
         ("p50 at one client beyond nginx's, us", added, "<=", 20),
-        ("resident memory, MB", found["ours"]["idle"]["rss"], "<=", 45),
-        ("LiteLLM's CPU of a small request, x ours", ratio(found, "litellm", "ours", "small", "cpu"), ">=", 200),
+        ("resident memory, MB", medians(rounds)["ours"]["idle"]["rss"], "<=", 45),
+        ("LiteLLM's CPU of a small request, x ours", ratio(rounds, "litellm", "ours", "small", "cpu"), ">=", 200),
     ]
     for case in ("one", "small", "100k", "2m", "streams"):
-        if "vllm-router" in found:
+        if "vllm-router" in rounds:
             name = "p50" if case == "one" else "cpu"
             label = f"vllm-router's {'p50' if case == 'one' else 'CPU'}, {case}, x ours"
-            rows.append((label, ratio(found, "vllm-router", "ours", case, name), ">=", 1))
+            rows.append((label, ratio(rounds, "vllm-router", "ours", case, name), ">=", 1))
     lines = ["| aim | measured | wanted | |", "| --- | --- | --- | --- |"]
     for label, value, sign, wanted in rows:
         if value is not None:
