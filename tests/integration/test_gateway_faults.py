@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
+import random
 import shutil
+import socket
+import struct
 import subprocess
 import threading
 import time
@@ -211,3 +215,82 @@ def test_models_and_keys_change_each_second_and_nothing_is_cut_or_lost(upstream:
         assert (busy.failed, busy.complaint) == (0, "")
         assert busy.latency.count > BUSY
         assert one.worker_pids() == workers
+
+
+# Clients that vanish, and clients that dawdle.
+
+
+async def vanish(port: int, data: bytes, dice: random.Random) -> None:
+    """Send a part of a request, or all of it, read a part of the answer, and be gone without a word."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    whole = dice.random() < 0.7
+    writer.write(data if whole else data[: dice.randrange(len(data))])
+    with contextlib.suppress(ConnectionError, TimeoutError, asyncio.IncompleteReadError):
+        await asyncio.wait_for(reader.readexactly(dice.choice((1, 200, 400, 2000))), dice.random() * 0.3)
+    if dice.random() < 0.5:
+        # A reset, not an orderly end.
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+def in_flight(one: Gateway) -> int:
+    models = httpx.get(f"{one.url}/gateway/stat").json()["models"]
+    return sum(model["queue"] + sum(replica["in_flight"] for replica in model["replicas"]) for model in models.values())
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_clients_that_vanish_leave_nothing_behind(seed: int) -> None:
+    """Neither a place in the queue nor one at the engine: with four places, four requests at once are let in."""
+    dice = random.Random(seed)
+    with gateway(workers=2) as one:
+        engine = one.engine("a", "--first-token-delay", "0.05", "--token-delay", "0.01", "--text", "word " * 20)
+        one.route("a", engine, limit=4, queue=1000)
+        one.start()
+        one.wait_for("a")
+
+        async def all_of_them() -> None:
+            bodies = [chat("a", stream=dice.random() < 0.5) for _ in range(300)]
+            head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
+            await asyncio.gather(*(vanish(one.port, head % len(body) + body, dice) for body in bodies))
+
+        asyncio.run(all_of_them())
+        until(lambda: in_flight(one) == 0, timeout=30, what="nothing in flight and nobody queued")
+        until(lambda: engine.metric("in_flight") == 0, what="the engine idle")
+        outcomes = asyncio.run(ask_until(one.port, [chat("a", stream=False)] * 4, time.monotonic() + 1))
+        assert {(outcome.status, outcome.whole) for outcome in outcomes} == {(200, True)}
+        assert "lua" not in one.errors()
+
+
+def test_clients_that_dawdle_hold_nobody_up_and_are_cut_off() -> None:
+    changes = {
+        "client_header_timeout 10s": "client_header_timeout 1s",
+        "client_body_timeout 30s": "client_body_timeout 1s",
+    }
+    with gateway(changes=changes) as one:
+        engine = one.engine("a")
+        one.route("a", engine)
+        one.start()
+        one.wait_for("a")
+
+        async def dawdle(data: bytes) -> bytes:
+            """One byte each 50 ms, which is in time for each byte, but never for the whole."""
+            reader, writer = await asyncio.open_connection("127.0.0.1", one.port)
+            answer = asyncio.ensure_future(reader.read())
+            for byte in data:
+                if answer.done():
+                    break
+                writer.write(bytes([byte]))
+                await asyncio.sleep(0.05)
+            with contextlib.suppress(ConnectionError):
+                return await asyncio.wait_for(answer, 20)
+            return b""
+
+        async def both() -> tuple[list[bytes], list[Outcome]]:
+            heads = [b"GET /v1/models HTTP/1.1\r\nX-Slow: " + b"s" * 1000] * 200
+            slow = [asyncio.ensure_future(dawdle(head)) for head in heads]
+            outcomes = await ask_until(one.port, [chat("a", stream=False)] * 2, time.monotonic() + 2)
+            return await asyncio.gather(*slow), outcomes
+
+        answers, outcomes = asyncio.run(both())
+        assert {outcome.status for outcome in outcomes} == {200}
+        assert {answer.split(b" ")[1] for answer in answers if answer} <= {b"408"}

@@ -38,7 +38,7 @@ ENGINE_PATHS = (
     "/v1/audio/transcriptions", "/v1/images/edits", "/api/chat",
 )  # fmt: skip
 ENGINE_HEADERS = {b"host", b"connection", b"content-length", b"content-type", b"accept", b"x-request-id"}
-STATUSES = {200, 204, 400, 401, 404, 405, 408, 411, 413, 414, 415, 431, 501, 505}
+STATUSES = {100, 200, 204, 400, 401, 404, 405, 408, 411, 413, 414, 415, 431, 501, 505}
 """All that may be answered: the engines are well, so no 502, 503 or 504; a 500 would be a fault in Lua."""
 
 
