@@ -226,7 +226,7 @@ function M.balance()
             balancer.set_more_tries(#candidates - 1)
         end
         if not one.held then
-            metrics.concurrent(candidates[1], balance.hold(one, candidates[1]))
+            balance.hold(one, candidates[1])
         end
     elseif not give_up(one) or not balance.hold_free(one, one.try) then
         return ngx.exit(NGX_BUSY)

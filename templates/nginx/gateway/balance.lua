@@ -1,5 +1,6 @@
 --- Which replica takes a request, in the order that a model's strategy says.
 
+local concurrent = require("gateway.metrics").concurrent
 local counts = require "gateway.counts"
 local health = require "gateway.health"
 
@@ -85,6 +86,9 @@ end
 --- Counts a request at a replica; returns how many it has then.
 function M.hold(one, replica)
     local flight = counts.take(replica.key)
+    if not replica.limit or flight <= replica.limit then
+        concurrent(replica, flight)
+    end
     if #one.model.replicas > 1 then
         shared:set(replica.used, shared:incr("sequence", 1, 0))
     end

@@ -3,7 +3,6 @@
 local cjson = require "cjson.safe"
 local counts = require "gateway.counts"
 local health = require "gateway.health"
-local queue = require "gateway.queue"
 local routes = require "gateway.routes"
 
 local EVERY = 1 -- seconds
@@ -190,7 +189,7 @@ function M.text()
     end)
     each_model(lines, "gateway_queue_length", "gauge", "Requests that wait for a replica.", function(tell)
         for _, model in ipairs(models()) do
-            tell('model="' .. model.name .. '"', queue.length(model))
+            tell('model="' .. model.name .. '"', counts.uses("queue:" .. model.name))
         end
     end)
     return table.concat(lines, "\n") .. "\n"
@@ -229,7 +228,7 @@ function M.stat()
         end
         found[model.name] = {
             strategy = model.balance, total = #replicas, up = up, busy = busy, idle = math.max(0, up - busy),
-            queue = queue.length(model), replicas = replicas,
+            queue = counts.uses("queue:" .. model.name), replicas = replicas,
         }
     end
     return { models = found }

@@ -23,7 +23,7 @@ local function field(head)
     head = "\r\n" .. head
     local low = head:lower()
     local _, at = low:find("\r\ncontent%-disposition:%s*form%-data")
-    if not at or low:find("\r\ncontent%-disposition:", at, true) then
+    if not at or low:find("\r\ncontent-disposition:", at, true) then
         return nil
     end
     local name
@@ -72,7 +72,7 @@ local function model(p, stop, separator)
             return nil, name, first, last
         end
         local head_end = find(p, at, math.min(stop, at + LONGEST_HEAD), "\r\n\r\n")
-        if not head_end or p[at] ~= 13 then
+        if not head_end or head_end < at + 2 or p[at] ~= 13 then
             return BROKEN
         end
         local next_one = find(p, head_end + 2, stop, delimiter)

@@ -198,12 +198,11 @@ local function note_beginning(key, key_end, first, last)
     if not beginning and key_end - key < 10 and BEGINNINGS[text_of(scanned + key + 1, key_end - key - 1)] then
         local stop = last
         if scanned[first] == ARRAY then
-            stop = first + 1
+            local at = first + 1
             for _ = 1, FIRST_MESSAGES do
-                stop = skip_space(scanned, stop, last)
-                stop = stop < last and value_end(scanned, stop, last) + 1 or last
-                stop = skip_space(scanned, stop, last)
-                stop = stop < last and stop + 1 or last
+                at = skip_space(scanned, at, last)
+                stop = at < last and value_end(scanned, at, last) + 1 or stop
+                at = skip_space(scanned, stop, last) + 1 -- the comma
             end
         end
         beginning = text_of(scanned + first, math.min(stop - first, LONGEST_BEGINNING))

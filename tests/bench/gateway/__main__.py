@@ -15,11 +15,12 @@ import signal
 import sys
 import tempfile
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 from tests.bench.gateway import processes, table
 from tests.bench.gateway.cases import FULL, INTERVAL, QUICK, Meter, Plan, bodies
-from tests.bench.gateway.gateways import OWN, Running, Start
+from tests.bench.gateway.gateways import OWN, Running, Start, ours
 from tests.bench.gateway.peers import PEERS, Unavailable
 from tests.bench.gateway.programs import on_core, upstream
 from tests.integration.gateway_rig import free_port
@@ -103,14 +104,15 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(ALL), metavar="NAMES", help=f"of {', '.join(ALL)}")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--models", type=int, default=100, help="configured; all but one only lie there")
+    parser.add_argument("--keys", type=int, default=100, help="that ours knows")
     parser.add_argument("--cores", default="0,1", metavar="GATEWAY,LOAD")
     asked = parser.parse_args()
     names = [name for name in ALL if name in asked.only.split(",")]
     if unknown := set(asked.only.split(",")) - set(ALL):
         parser.error(f"no gateway is called {', '.join(sorted(unknown))}: {', '.join(ALL)}")
+    ALL["ours"] = partial(ours, number_of_keys=asked.keys)
     gateway_core, load_core = (int(word) for word in asked.cores.split(","))
     plan = Plan(**(QUICK if asked.quick else FULL), gateway_core=gateway_core, load_core=load_core)  # type: ignore[arg-type]
-    rounds = asked.rounds
     with suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, NICE)
     with tempfile.TemporaryDirectory(prefix="gateways-", dir="/tmp") as name, ExitStack() as stack:

@@ -115,7 +115,7 @@ def nginx(replicas: Sequence[str], _: Sequence[str]) -> Iterator[Running]:
 
 
 @contextmanager
-def ours(replicas: Sequence[str], others: Sequence[str]) -> Iterator[Running]:
+def ours(replicas: Sequence[str], others: Sequence[str], *, number_of_keys: int = 100) -> Iterator[Running]:
     """The product's own configuration with one nginx worker: models, keys with limits, log, counters, usage."""
     one = Gateway(workers=1)
     spilled = Path(tempfile.mkdtemp(prefix="ours-", dir=MEMORY))
@@ -123,7 +123,7 @@ def ours(replicas: Sequence[str], others: Sequence[str]) -> Iterator[Running]:
     settings = one.prefix / "nginx.conf"
     settings.write_text(settings.read_text().replace(f"{one.run}/body", f"{spilled}/body"))
     try:
-        one.document |= {"keys": str(keys(one.prefix)), "open": False}
+        one.document |= {"keys": str(keys(one.prefix, number_of_keys)), "open": False}
         one.models[MODEL] = model(MODEL, replicas)
         for number, address in enumerate(others):
             one.models[f"other-{number}"] = model(f"other-{number}", [address])
@@ -145,14 +145,14 @@ def model(name: str, addresses: Sequence[str]) -> dict[str, object]:
     return {"upstream_model": name, "replicas": replicas, "keepalive": True}
 
 
-def keys(directory: Path) -> Path:
-    """Write the keys that are let in: a hundred, each with limits that are counted and never reached."""
+def keys(directory: Path, number: int) -> Path:
+    """Write the keys that are let in, each with limits that are counted and never reached."""
     path = directory / "keys.json"
     limits = {"rpm": 10**9, "tpm": 10**12, "parallel": 10**6}
-    secrets = [KEY, *(f"sk-other-{number}-0123456789abcdef" for number in range(99))]
+    secrets = [KEY, *(f"sk-other-{other}-0123456789abcdef" for other in range(number - 1))]
     entries = [
-        {"name": f"key-{number}", "sha256": hashlib.sha256(secret.encode()).hexdigest(), "models": [MODEL], **limits}
-        for number, secret in enumerate(secrets)
+        {"name": f"key-{place}", "sha256": hashlib.sha256(secret.encode()).hexdigest(), "models": [MODEL], **limits}
+        for place, secret in enumerate(secrets)
     ]
     path.write_text(json.dumps({"version": 1, "keys": entries}))
     return path
