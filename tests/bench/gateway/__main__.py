@@ -48,6 +48,8 @@ def started(
             missing[name] = str(error)
             say(f"no {name}: {error}")
             continue
+        # Whatever happens, it can be told to end.
+        stack.callback(pause, running[name], signal.SIGCONT)
         pause(running[name])
     return running, missing
 
@@ -77,8 +79,6 @@ def measured(running: dict[str, Running], plan: Plan, directory: Path, rounds: i
                 warm[name]()
                 found[name][number][case] = meters[name][case]()
                 pause(running[name])
-    for one in running.values():
-        pause(one, signal.SIGCONT)
     return found
 
 
@@ -119,7 +119,7 @@ def main() -> None:
         directory = Path(name)
         directory.chmod(0o755)
         running, missing = started(stack, names, plan, directory, asked.models)
-        found = measured(running, plan, directory, rounds)
+        found = measured(running, plan, directory, asked.rounds)
     text = "\n".join(report(found, missing, asked.models)) + "\n"
     print(text)
     if not asked.quick and names == list(ALL):
