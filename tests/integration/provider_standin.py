@@ -1,6 +1,6 @@
 """A stand-in for a provider, which no test can call: TLS, a key, OpenAI's chat route, and what it was sent, on request.
 
-    python provider_standin.py CERTIFICATE KEYFILE PORT API-KEY [PROXY-PORT]
+    python provider_standin.py CERTIFICATE KEYFILE PORT API-KEY-FILE [PROXY-PORT]
 
 With PROXY-PORT it is the proxy of a closed network too: it opens the way by CONNECT to any name, and the way leads here.
 """
@@ -13,6 +13,7 @@ import ssl
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 ANSWER = "I am served elsewhere."
@@ -95,7 +96,8 @@ def proxy(port: int, target: int) -> None:
 
 
 def main() -> None:
-    certificate, key_file, port, Provider.key, *more = sys.argv[1:]
+    certificate, key_file, port, api_key_file, *more = sys.argv[1:]
+    Provider.key = Path(api_key_file).read_text().strip()
     server = ThreadingHTTPServer(("127.0.0.1", int(port)), Provider)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key_file)
