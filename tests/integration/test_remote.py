@@ -117,7 +117,8 @@ def test_a_providers_model_is_served_under_our_name_and_its_key_is_nowhere(near:
     near.reboot()
     know(near)
     provider(near)
-    assert product.chat(near, "Hello!", model="kimi") == ANSWER
+    patience = ("--retry", "30", "--retry-all-errors", "--retry-delay", "1")
+    assert ANSWER in ask(near, *patience, "-f")[1], "the name is asked for again"
     found = near.sh(
         "grep -rlsaFf /root/key /etc /var /run /opt /tmp /root /usr/local /proc/[0-9]*/cmdline /proc/[0-9]*/environ; "
         "journalctl --no-pager | grep -Ff /root/key",
