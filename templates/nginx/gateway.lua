@@ -447,8 +447,8 @@ local function refuse_failed(one, status)
 end
 
 --- Every error that nginx makes, as JSON.
-function M.failure()
-    local status, one = ngx.status, requests.get()
+function M.failure(known_status)
+    local status, one = known_status or ngx.status, requests.get()
     if one and one.first and (status == 502 or status == 504) then
         return refuse_failed(one, status)
     end
