@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from appliance import keyring
 from appliance.errors import SpecError
 from appliance.keyring import Key
+from appliance.serving import ALIAS
 
 KEY = Key(name="ann", sha256="a" * 64, created=1000)
 COUNT = st.none() | st.integers(1, 10**9)
 KEYS = st.builds(
     Key,
-    name=st.from_regex(keyring.ALIAS, fullmatch=True),
+    name=st.from_regex(ALIAS, fullmatch=True),
     sha256=st.text("0123456789abcdef", min_size=64, max_size=64),
     created=st.integers(0, 2**33),
     expires=COUNT,
