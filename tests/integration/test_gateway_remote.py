@@ -112,7 +112,12 @@ def test_a_key_may_be_wanted_in_another_header_and_a_query_after_every_path(one:
 def test_a_new_key_holds_at_once(one: Gateway, provider: Provider) -> None:
     assert one.chat("kimi").status_code == 200
     key_file(one, "sk-another-one")
-    until(lambda: one.chat("kimi") and provider.seen[-1].header("authorization") == ["Bearer sk-another-one"])
+    until(
+        lambda: (
+            one.chat("kimi").status_code == 200
+            and provider.seen[-1].header("authorization") == ["Bearer sk-another-one"]
+        )
+    )
     key_file(one, "two\nlines")
     until(lambda: one.chat("kimi").status_code == 502, what="no key")
     assert code(one.chat("kimi")) == (502, "provider_key_missing")

@@ -8,6 +8,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import openai
@@ -238,7 +239,7 @@ def test_another_model_answers_while_one_does_not(fresh: Gateway) -> None:
 # ---------------------------------------------------------------------------------------------------- balance
 
 
-def replicas(one: Gateway, count: int, *switches: str, **more: object) -> None:
+def replicas(one: Gateway, count: int, *switches: str, **more: Any) -> None:
     one.route("a", *[one.engine(f"a_{n}", *switches, model="a") for n in range(1, count + 1)], **more)
     one.start()
     one.wait_for("a")
@@ -249,8 +250,8 @@ def states(one: Gateway) -> list[str]:
     return [replica["state"] for replica in stat(one)["replicas"]]
 
 
-def stat(one: Gateway) -> dict[str, object]:
-    found: dict[str, object] = httpx.get(f"{one.url}/gateway/stat").json()["models"]["a"]
+def stat(one: Gateway) -> dict[str, Any]:
+    found: dict[str, Any] = httpx.get(f"{one.url}/gateway/stat").json()["models"]["a"]
     return found
 
 
@@ -312,7 +313,7 @@ def test_a_replica_gets_no_more_than_its_limit_and_the_others_wait_their_turn(fr
         answers = list(pool.map(lambda _: fresh.chat("a").status_code, range(32)))
     assert Counter(answers) == {200: 32}
     found = stat(fresh)
-    assert {replica["max_concurrency"] for replica in found["replicas"]} == {2}  # type: ignore[attr-defined]
+    assert {replica["max_concurrency"] for replica in found["replicas"]} == {2}
     assert (found["busy"], found["idle"], found["queue"]) == (0, 2, 0)
 
 
@@ -355,7 +356,7 @@ def test_what_was_not_answered_is_sent_once_more_where_that_is_wanted(fresh: Gat
     healthy = fresh.engine("a_3", model="a")
     fresh.route("a", fresh.engines[0], healthy, balance="round_robin", retry="before_first_byte")
     names = [("a_1", "up"), ("a_3", "up")]
-    until(lambda: [(one["name"], one["state"]) for one in stat(fresh)["replicas"]] == names, what="both up")  # type: ignore[attr-defined]
+    until(lambda: [(one["name"], one["state"]) for one in stat(fresh)["replicas"]] == names, what="both up")
     assert [fresh.chat("a").status_code for _ in range(4)] == [200] * 4
     assert fresh.engines[0].process.wait(5) == 1  # type: ignore[union-attr]
     assert [line["retries"] for line in fresh.logged() if line["model"]].count(1) == 1
