@@ -83,7 +83,7 @@ def well_made(dice: random.Random, key: str | None) -> Request:
     """Return a request that a client might send."""
     request = Request(
         "POST",
-        dice.choice(PATHS[:4]),
+        dice.choice((*PATHS[:4], "/p/v1/chat/completions", "/r/v1/chat/completions")),
         "HTTP/1.1",
         [("Host", "gateway"), ("Content-Type", "application/json")],
         b"",
