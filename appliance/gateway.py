@@ -100,7 +100,7 @@ def _route(route: Route) -> dict[str, object]:
         "queue": route.queue,
         "retry": "before_first_byte" if route.resend else None,
         "keepalive": route.keepalive or None,
-        "remote": _remote(route.remote) if route.remote else None,
+        "remote": remote(route.remote) if route.remote else None,
     }
     limit = {"limit": route.limit} if route.limit else {}
     return {
@@ -113,8 +113,9 @@ def _route(route: Route) -> dict[str, object]:
     }
 
 
-def _remote(remote: Remote) -> dict[str, object]:
-    scheme, host, port, path = _place(remote)
+def remote(place: Remote) -> dict[str, object]:
+    """Return a provider as the Lua side reads it."""
+    scheme, host, port, path = _place(place)
     name = f"[{host}]" if ":" in host else host
     return {
         "scheme": scheme,
@@ -122,10 +123,10 @@ def _remote(remote: Remote) -> dict[str, object]:
         "port": port,
         "authority": name if port == DEFAULT_PORTS[scheme] else f"{name}:{port}",
         "path": path,
-        "query": remote.query,
-        "header": remote.header.lower(),
-        "key_file": remote.key_file,
-        "upstream": upstream(remote),
+        "query": place.query,
+        "header": place.header.lower(),
+        "key_file": place.key_file,
+        "upstream": upstream(place),
     }
 
 

@@ -42,9 +42,6 @@ local function round(premature)
     for _, name in ipairs(routes.names) do
         local remote = routes.models[name] and routes.models[name].remote
         if remote then
-            if remote.key_file and remote.key_file ~= "" then
-                reread(remote.key_file)
-            end
             hosts[remote.host] = true
         end
     end
@@ -57,10 +54,11 @@ end
 function M.aim(model, path)
     local remote, var = model.remote, ngx.var
     local key_file = remote.key_file ~= "" and remote.key_file or nil
-    if key_file and not secrets[key_file] then
+    if key_file then
         reread(key_file)
         if not secrets[key_file] then
-            return errors.refuse(502, "provider_key_missing", "the key for the provider of '" .. model.name .. "' is not there")
+            local message = "the key for the provider of '" .. model.name .. "' is not there"
+            return errors.refuse(502, "provider_key_missing", message)
         end
     end
     local through_socket = model.replicas[1].address:find("^unix:")
