@@ -17,7 +17,7 @@ LUA: Final = (
     *(
         f"gateway/{name}.lua"
         for name in (
-            "balance", "body", "counts", "errors", "file", "health", "keys", "limits", "metrics", "multipart", "own",
+            "balance", "body", "counts", "errors", "file", "health", "keys", "limits", "mapped", "metrics", "multipart", "own",
             "paths", "queue", "remote", "requests", "resolver", "routes", "scan", "usage",
         )
     ),

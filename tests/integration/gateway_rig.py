@@ -277,8 +277,10 @@ class Gateway:
 
     def __init__(
         self, *, workers: int = 1, changes: dict[str, str] | None = None, remotes: tuple[str, ...] = (),
-        ca_file: str = "", tls: Json | None = None,
+        ca_file: str = "", tls: Json | None = None, log_at_once: bool = True,
     ) -> None:  # fmt: skip
+        if log_at_once:
+            changes = {" buffer=64k flush=1s": ""} | (changes or {})
         self.remotes, self.ca_file, self.tls = remotes, ca_file, tls
         self.document: Json = {"version": 1}
         self.directory = Path(tempfile.mkdtemp(prefix="gw-", dir="/tmp"))

@@ -83,6 +83,49 @@ function M.candidates(model, conversation)
     return noted
 end
 
+--- The replica that `candidates` would name first where a model is shared by `lru`, found without a list.
+function M.first(model)
+    local replicas = model.replicas
+    local best, best_down, best_flight, best_last
+    for place = 1, #replicas do
+        local replica = replicas[place]
+        local state = health.state(replica)
+        if state ~= "starting" then
+            local down, flight = state == "down", counts.uses(replica.key)
+            if not best or (best_down and not down) or (best_down == down and flight < best_flight) then
+                best, best_down, best_flight, best_last = replica, down, flight, nil
+            elseif best_down == down and best_flight == flight then
+                best_last = best_last or shared:get(best.used) or 0
+                local last = shared:get(replica.used) or 0
+                if last < best_last then
+                    best, best_last = replica, last
+                end
+            end
+        end
+    end
+    return best
+end
+
+--- The replicas that are left for a request which some have failed.
+function M.others(one)
+    local left = {}
+    for _, replica in ipairs(M.candidates(one.model, one.conversation)) do
+        if not one.tried[replica] then
+            left[#left + 1] = replica
+        end
+    end
+    return left
+end
+
+-- Places in the order of use: the time, and within a millisecond one after the other.
+local place = 0
+
+local function next_place()
+    local now = ngx.now()
+    place = now > place and now or place + 1e-6
+    return place
+end
+
 --- Counts a request at a replica; returns how many it has then.
 function M.hold(one, replica)
     local flight = counts.take(replica.key)
@@ -90,7 +133,7 @@ function M.hold(one, replica)
         concurrent(replica, flight)
     end
     if #one.model.replicas > 1 then
-        shared:set(replica.used, shared:incr("sequence", 1, 0))
+        shared:set(replica.used, next_place())
     end
     one.replica, one.held = replica, true
     return flight
@@ -103,19 +146,16 @@ function M.release(one)
     end
 end
 
---- Holds the first candidate from `from` on that has room; returns its place, nil when all are full.
-function M.hold_free(one, from)
-    local candidates = one.candidates
-    for place = from, #candidates do
-        local replica = candidates[place]
-        if not replica.limit or M.hold(one, replica) <= replica.limit then
-            if not one.held then
-                M.hold(one, replica)
-            end
-            return place
+--- Holds the first of these replicas that has room; returns whether one has.
+function M.hold_free(one, candidates)
+    for n = 1, #candidates do
+        local replica = candidates[n]
+        if M.hold(one, replica) <= (replica.limit or math.huge) then
+            return true
         end
         M.release(one)
     end
+    return false
 end
 
 return M

@@ -3,21 +3,21 @@
 local cjson = require "cjson.safe"
 local ffi = require "ffi"
 local file = require "gateway.file"
+local mapped = require "gateway.mapped"
 local multipart = require "gateway.multipart"
 local scan = require "gateway.scan"
 
 local req = ngx.req
-local cast, bytes = ffi.cast, scan.bytes
+local cast, bytes = ffi.cast, mapped.bytes
 
 local M = {}
 
--- One body at a time is looked at, between two points where a request can wait.
-local shown, size, text, path
+-- One body at a time is looked at, between two points where a request can wait: a string, or a file's bytes.
+local text, path, shown, size
 
 local function take()
     text = req.get_body_data()
     if text then
-        shown, size, path = cast(bytes, text), #text, nil
         return
     end
     path = req.get_body_file()
@@ -26,7 +26,6 @@ local function take()
     end
     if not path or not shown then
         text, path = "", nil
-        shown, size = cast(bytes, text), 0
     end
 end
 
@@ -34,7 +33,17 @@ local function give_back()
     if path then
         file.forget(shown, size)
     end
-    shown, text, path = nil, nil, nil
+    text, path, shown = nil, nil, nil
+end
+
+local function in_form(content_type)
+    local separator = multipart.boundary(content_type)
+    if not separator then
+        return "the content-type names no boundary"
+    elseif text then
+        return multipart.model(cast(bytes, text), #text, separator)
+    end
+    return multipart.model(shown, size, separator)
 end
 
 --- Reads the body; returns nil, or status, code and message when it cannot be.
@@ -50,14 +59,11 @@ function M.model(content_type)
     take()
     local problem, name, first, last
     if content_type then
-        local separator = multipart.boundary(content_type)
-        if separator then
-            problem, name, first, last = multipart.model(shown, size, separator)
-        else
-            problem = "the content-type names no boundary"
-        end
+        problem, name, first, last = in_form(content_type)
+    elseif text then
+        problem, name, first, last = scan.model(text)
     else
-        problem, name, first, last = scan.model(shown, size)
+        problem, name, first, last = mapped.model(shown, size)
     end
     give_back()
     return problem, name, first, last
@@ -66,7 +72,12 @@ end
 --- The bytes that the conversation begins with.
 function M.conversation()
     take()
-    local found = scan.conversation(shown, size)
+    local found
+    if text then
+        found = mapped.conversation(cast(bytes, text), #text)
+    else
+        found = mapped.conversation(shown, size)
+    end
     give_back()
     return found
 end

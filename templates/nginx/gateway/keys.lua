@@ -50,7 +50,7 @@ local function entry_of(item)
         end
     end
     return {
-        name = item.name, digest = from_hex(item.sha256), models = models, metrics = item.metrics == true,
+        name = item.name, place = "key:" .. item.name, digest = from_hex(item.sha256), models = models, metrics = item.metrics == true,
         rpm = item.rpm, tpm = item.tpm, parallel = item.parallel, expires = item.expires,
     }
 end

@@ -4,31 +4,34 @@ local counts = require "gateway.counts"
 local errors = require "gateway.errors"
 
 local WINDOW = 60 -- seconds
+local KEPT = 2 * WINDOW + 5 -- seconds that a counter is there
 
 -- r:KEY:WINDOW and t:KEY:WINDOW, requests and tokens of one minute
 local shared = ngx.shared.limits
 
 local M = {}
 
+-- The two counters of a key that hold now; their names are made once a minute.
+local function windows(key)
+    local window = math.floor(ngx.time() / WINDOW)
+    if key.window ~= window then
+        key.window = window
+        key.requests, key.requests_before = "r:" .. key.name .. ":" .. window, "r:" .. key.name .. ":" .. window - 1
+        key.tokens, key.tokens_before = "t:" .. key.name .. ":" .. window, "t:" .. key.name .. ":" .. window - 1
+    end
+end
+
 -- What was used within the last minute, going by this minute and the part of the one before that still counts.
-local function used(kind, key, step)
-    local now = ngx.now()
-    local window = math.floor(now / WINDOW)
-    local name = kind .. key .. ":"
-    local current = step and shared:incr(name .. window, step, 0, 2 * WINDOW + 5) or shared:get(name .. window)
-    local before = shared:get(name .. window - 1) or 0
-    return before * (1 - now / WINDOW % 1) + (current or 0)
+local function weighted(current, before)
+    return before * (1 - ngx.now() / WINDOW % 1) + current
 end
 
 local function seconds_left()
     return math.ceil(WINDOW - ngx.now() % WINDOW)
 end
 
-local function tell(what, limit, left)
-    local header = ngx.header
-    header["X-RateLimit-Limit-" .. what] = limit
-    header["X-RateLimit-Remaining-" .. what] = math.max(0, math.floor(left))
-    header["X-RateLimit-Reset-" .. what] = seconds_left() .. "s"
+local function left(limit, sum)
+    return math.max(0, math.floor(limit - sum))
 end
 
 local function refuse(key, code, what)
@@ -39,23 +42,30 @@ end
 
 --- Counts a request; ends it where the key has had its share. What is taken here is given back by `done`.
 function M.take(one, key)
+    local header = ngx.header
+    if key.rpm or key.tpm then
+        windows(key)
+    end
     if key.rpm then
-        local sum = used("r:", key.name, 1)
-        tell("Requests", key.rpm, key.rpm - sum)
+        local current = shared:incr(key.requests, 1, 0, KEPT)
+        local sum = weighted(current, shared:get(key.requests_before) or 0)
+        header["X-RateLimit-Limit-Requests"] = key.rpm
+        header["X-RateLimit-Remaining-Requests"] = left(key.rpm, sum)
         if sum > key.rpm then
-            used("r:", key.name, -1)
+            shared:incr(key.requests, -1)
             return refuse(key, "request_limit", key.rpm .. " requests a minute")
         end
     end
     if key.tpm then
-        local sum = used("t:", key.name)
-        tell("Tokens", key.tpm, key.tpm - sum)
+        local sum = weighted(shared:get(key.tokens) or 0, shared:get(key.tokens_before) or 0)
+        header["X-RateLimit-Limit-Tokens"] = key.tpm
+        header["X-RateLimit-Remaining-Tokens"] = left(key.tpm, sum)
         if sum >= key.tpm then
             return refuse(key, "token_limit", key.tpm .. " tokens a minute")
         end
     end
     if key.parallel then
-        one.parallel = "key:" .. key.name
+        one.parallel = key.place
         if counts.take(one.parallel) > key.parallel then
             return refuse(key, "parallel_limit", key.parallel .. " requests at the same time")
         end
@@ -70,7 +80,8 @@ function M.done(one, tokens)
     end
     local key = one.key
     if key and key.tpm and tokens > 0 then
-        used("t:", key.name, tokens)
+        windows(key)
+        shared:incr(key.tokens, tokens, 0, KEPT)
     end
 end
 

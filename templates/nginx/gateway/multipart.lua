@@ -1,14 +1,14 @@
 --- Finds the `model` of a form with files, however large they are: the field may come after them.
 
 local ffi = require "ffi"
-local scan = require "gateway.scan"
+local mapped = require "gateway.mapped"
 
 ffi.cdef [[
 void *memmem(const void *text, size_t size, const void *part, size_t part_size);
 ]]
 
 local C, cast, text_of = ffi.C, ffi.cast, ffi.string
-local bytes = scan.bytes
+local bytes = mapped.bytes
 
 local LONGEST_HEAD, LONGEST_NAME, MOST_PARTS = 4096, 512, 64 -- bytes, bytes, parts
 local BROKEN = "the body is not a form as its content-type says"

@@ -81,19 +81,18 @@ local function wait(one, model, room)
         end
         place.semaphore:wait(left)
         if head(room) == place then
-            one.candidates = balance.candidates(model, one.conversation)
-            if balance.hold_free(one, 1) then
+            if balance.hold_free(one, balance.candidates(model, one.conversation)) then
                 return true
             end
         end
     end
 end
 
---- Holds a replica with room for this request, waiting for one if need be; ends the request where there is none.
-function M.hold(one, model)
+--- Holds one of these replicas for a request, or waits for room; ends the request where there is none.
+function M.hold(one, model, candidates)
     local room = room_of(model)
     -- Whoever comes while others wait stands behind them.
-    if not head(room) and balance.hold_free(one, 1) then
+    if not head(room) and balance.hold_free(one, candidates) then
         return
     end
     local queued = "queue:" .. model.name

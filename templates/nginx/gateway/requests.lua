@@ -15,8 +15,8 @@ function M.new()
     local one = {
         -- Model that was asked for, the replica that works on it, and whose key it came with.
         model = nil, replica = nil, key = nil,
-        -- Replicas worth trying, and how many were tried.
-        candidates = nil, try = 0,
+        -- The replica that is asked first, or those that may be, and how many were tried.
+        first = nil, candidates = nil, tried = nil, try = 0,
         -- Seconds until the first byte; pieces of the answer; the buffer with its end.
         first_byte = nil, pieces = 0, tail = nil,
         path = nil, method = nil,

@@ -63,6 +63,7 @@ local function complete(name, model, replicas)
         model.limited = model.limited or replica.limit ~= nil
         replicas[replica.key] = replica
     end
+    model.simple = model.balance == "lru" and not model.limited
 end
 
 local function parse(text)

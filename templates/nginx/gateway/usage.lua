@@ -3,7 +3,8 @@
 local ffi = require "ffi"
 require "resty.core.param"
 
-local C, cast = ffi.C, ffi.cast
+local C, cast, text_of = ffi.C, ffi.cast, ffi.string
+local match = string.match
 local bytes = ffi.typeof "const uint8_t *"
 
 local HEAD, KEPT, SIZE = 512, 2048, 4096
@@ -67,39 +68,18 @@ function M.done(one)
     end
 end
 
--- The number after the last `word` in the text; nil when there is none.
-local function number(text, size, word)
-    local from, found = 0, nil
-    while true do
-        local place = C.memmem(text + from, size - from, word, #word)
-        if place == nil then
-            break
-        end
-        from = tonumber(cast(bytes, place) - text) + #word
-        found = from
-    end
-    if not found then
-        return nil
-    end
-    local at, value, digits = found, 0, 0
-    while at < size and (text[at] == 58 or text[at] == 32) do
-        at = at + 1
-    end
-    while at < size and text[at] >= 48 and text[at] <= 57 and digits < 9 do
-        value, digits, at = value * 10 + text[at] - 48, digits + 1, at + 1
-    end
-    return digits > 0 and value or nil
+-- OpenAI's, the Responses API's and Anthropic's, Ollama's, and llama.cpp's own beside its answers. The last one counts.
+local IN = { "prompt_tokens", "input_tokens", "prompt_eval_count", "prompt_n" }
+local OUT = { "completion_tokens", "output_tokens", "eval_count", "predicted_n" }
+for n = 1, #IN do
+    IN[n], OUT[n] = '.*"' .. IN[n] .. '"%s*:%s*(%d+)', '.*"' .. OUT[n] .. '"%s*:%s*(%d+)'
 end
 
--- OpenAI's, the Responses API's and Anthropic's, Ollama's, and llama.cpp's own beside its answers.
-local IN = { '"prompt_tokens"', '"input_tokens"', '"prompt_eval_count"', '"prompt_n"' }
-local OUT = { '"completion_tokens"', '"output_tokens"', '"eval_count"', '"predicted_n"' }
-
-local function counts(text, size)
+local function counts(text)
     for n = 1, #IN do
-        local taken = number(text, size, IN[n])
+        local taken = match(text, IN[n])
         if taken then
-            return taken, number(text, size, OUT[n]) or 0
+            return tonumber(taken), tonumber(match(text, OUT[n]) or 0)
         end
     end
 end
@@ -110,9 +90,9 @@ function M.tokens(one)
     if not tail then
         return nil
     end
-    local taken, given = counts(cast(bytes, tail.text), tail.size)
+    local taken, given = counts(text_of(tail.text, tail.size))
     if not taken and tail.head_size > 0 then
-        return counts(cast(bytes, tail.head), tail.head_size)
+        return counts(text_of(tail.head, tail.head_size))
     end
     return taken, given
 end

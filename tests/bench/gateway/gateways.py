@@ -117,7 +117,7 @@ def nginx(replicas: Sequence[str], _: Sequence[str]) -> Iterator[Running]:
 @contextmanager
 def ours(replicas: Sequence[str], others: Sequence[str], *, number_of_keys: int = 100) -> Iterator[Running]:
     """The product's own configuration with one nginx worker: models, keys with limits, log, counters, usage."""
-    one = Gateway(workers=1)
+    one = Gateway(workers=1, log_at_once=False)
     spilled = Path(tempfile.mkdtemp(prefix="ours-", dir=MEMORY))
     spilled.chmod(0o777)
     settings = one.prefix / "nginx.conf"
