@@ -57,7 +57,7 @@ def load(content: bytes | None, source: str) -> tuple[Key, ...]:
 
 def dump(keys: tuple[Key, ...]) -> bytes:
     """Return the key file: one line for each key."""
-    rows = [{name: value for name, value in asdict(key).items() if value not in (None, False)} for key in keys]
+    rows = [{name: value for name, value in asdict(key).items() if value is not None and value is not False} for key in keys]
     lines = ",\n".join(json.dumps(row) for row in rows)
     return f'{{"version": 1, "keys": [\n{lines}\n]}}\n'.encode()
 

@@ -27,10 +27,12 @@ local LONGEST_HELD_BACK = 65536 -- bytes of a provider's error
 local NGX_BUSY = -3 -- ngx.exit(502) in a balancer becomes a 500
 local RETRY_AFTER = errors.RETRY_AFTER
 
+local floor = math.floor
 local get_request, refuse = base.get_request, errors.refuse
 
-local M = {}
-package.loaded.gateway = M
+-- Global, because a `require` in each phase of each request is felt.
+gateway = {}
+local M = gateway
 
 ---------------------------------------------------------------------------------------------------- access
 
@@ -93,6 +95,18 @@ local function choose(one, model, entry)
     return model
 end
 
+-- nginx's upstream and the path there, joined once for each.
+local function joined(upstream)
+    return setmetatable({}, {
+        __index = function(self, path)
+            self[path] = upstream .. path
+            return self[path]
+        end,
+    })
+end
+
+local targets = { [false] = joined("engines"), [true] = joined("engines_kept") }
+
 local function forward(one, entry, path_name)
     local key = one.key
     if path_name and not (routes.knows(path_name) and own.may(key, path_name)) then
@@ -139,10 +153,7 @@ local function forward(one, entry, path_name)
         remote.aim(model, path)
         return ngx.exec("@remote")
     end
-    ngx.var.gw_path = path
-    if model.keepalive then
-        ngx.var.gw_upstream, ngx.var.gw_connection = "engines_kept", ""
-    end
+    ngx.var.gw_target = targets[model.keepalive or false][path]
 end
 
 local function allow_origin(method)
@@ -378,7 +389,7 @@ local function note(one, tokens_in, tokens_out)
         .. ',"key":"' .. (key and key.name or "")
         .. '","model":"' .. (model and model.name or "")
         .. '","replica":"' .. (replica and replica.name or "")
-        .. '","ttft":' .. (one and one.first_byte and string.format("%.3f", one.first_byte) or "null")
+        .. '","ttft":' .. (one and one.first_byte and floor(one.first_byte * 1000 + 0.5) / 1000 or "null")
         .. ',"tokens_in":' .. (tokens_in or "null")
         .. ',"tokens_out":' .. (tokens_out or "null")
         .. ',"retries":' .. (one and one.try > 1 and one.try - 1 or 0)
@@ -436,8 +447,8 @@ local function refuse_failed(one, status)
 end
 
 --- Every error that nginx makes, as JSON.
-function M.failure()
-    local status, one = ngx.status, requests.get()
+function M.failure(known_status)
+    local status, one = known_status or ngx.status, requests.get()
     if one and one.first and (status == 502 or status == 504) then
         return refuse_failed(one, status)
     end

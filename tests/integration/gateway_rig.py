@@ -352,7 +352,10 @@ class Gateway:
         assert self.process
         assert self.process.poll() is None, self.errors()
         try:
-            return httpx.get(f"{self.url}/health").status_code == 200
+            if not self.tls:
+                return httpx.get(f"{self.url}/health").status_code == 200
+            with httpx.Client(transport=httpx.HTTPTransport(uds=str(self.run / "inside.sock"))) as client:
+                return client.get("http://inside/health").status_code == 200
         except httpx.TransportError:
             return False
 

@@ -67,11 +67,9 @@ function M.aim(model, path)
             502, "provider_unknown", "no address is known of " .. remote.host, errors.RETRY_AFTER
         )
     end
-    var.gw_scheme = remote.scheme
-    var.gw_upstream = remote.upstream
     var.gw_host = remote.authority
     var.gw_name = remote.host
-    var.gw_path = remote.path .. path:gsub("^/v1", "", 1) .. (remote.query ~= "" and "?" .. remote.query or "")
+    var.gw_target = remote.scheme .. "://" .. remote.upstream .. remote.path .. path:gsub("^/v1", "", 1) .. (remote.query ~= "" and "?" .. remote.query or "")
     for name in pairs(ngx.req.get_headers(0)) do
         if not KEPT[name] then
             ngx.req.clear_header(name)
