@@ -125,12 +125,12 @@ def _instance(name: str) -> str:
 
 
 def _known(site: Site, asked: ModelSpec, wish: Wish, terms: Terms, host: Host | None) -> Resolved:
-    from appliance.catalog.models import names  # 0.2 s that only a name of the catalog costs
+    from appliance.catalog.models import load, names  # 0.2 s that only a name of the catalog costs
 
-    word = asked.source
-    found = names.find(word)
+    word, shelf = asked.source, load(terms.catalog, state=site.layout.state)
+    found = names.find(word, shelf)
     if found is None:
-        near = names.near(word)
+        near = names.near(word, shelf)
         meant = f"did you mean {', '.join(near)}? " if near else ""
         raise UsageError(
             f"where are the files of {asked.name}? no model of the catalog is called {word!r}",
@@ -149,7 +149,8 @@ def _known(site: Site, asked: ModelSpec, wish: Wish, terms: Terms, host: Host | 
     if there and chosen:
         # It was chosen before, and what runs since then would only make the choice another one.
         return Resolved(model=_again(asked, there, chosen))
-    catalog, machine = load_catalog(terms.catalog), host or detect(site.machine, state=site.layout.state)
+    catalog = load_catalog(terms.catalog, state=site.layout.state)
+    machine = host or detect(site.machine, state=site.layout.state)
     runtime = runtime_name(spec, machine, site.layout)
     left = room(machine) if host else _left(site, spec, machine, catalog, terms, runtime)
     picked = pick.pick(
