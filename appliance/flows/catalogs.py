@@ -1,7 +1,6 @@
 """The catalog of engines and models that holds here: replaced as a whole by a newer one, handed on, taken back."""
 
 import hashlib
-import http.client
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,8 +12,9 @@ from appliance.domain.changes import File
 from appliance.errors import ArtifactError, SpecError, UsageError
 from appliance.flows import converge
 from appliance.flows.site import Site, require_rights
+from appliance.system import web
 from appliance.system.lock import lock
-from appliance.system.web import Remote, WebError, ask, broken, host, patiently
+from appliance.system.web import Remote, WebError, host, patiently
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +133,9 @@ def _fetched(site: Site, source: str, *, offline: bool) -> bytes:
         )
     site.progress.step("download", address)
     try:
-        content = patiently(lambda: _read(Remote(url=address), settings.certificates))
+        content = patiently(
+            lambda: web.content(Remote(url=address), certificates=settings.certificates, limit=codec.MAX_BYTES)
+        )
     except WebError as error:
         said = f"answers {error.status}" if error.status else f"cannot be used ({error.kind}: {error.reason})"
         raise ArtifactError(f"{address}: {host(error.url)} {said}", hint="check the address and the network") from None
@@ -143,11 +145,3 @@ def _fetched(site: Site, source: str, *, offline: bool) -> bytes:
             f"{address}: digest {found}, {digest[1].lower()} was promised", hint="ask its publisher for the right one"
         )
     return content
-
-
-def _read(remote: Remote, certificates: str) -> bytes:
-    with ask(remote, certificates=certificates) as response:
-        try:
-            return response.read(converge.LARGEST)
-        except (OSError, http.client.HTTPException) as error:
-            raise broken(remote.url, error) from None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from appliance import codec, specfile
+from appliance.acquire import hub
 from appliance.acquire import models as model_files
 from appliance.catalog import Catalog
 from appliance.catalog import load as load_catalog
@@ -25,7 +26,7 @@ from appliance.plan.room import Room, pools, room
 
 ALIASES: Final = "aliases.yaml"
 """The operator's own names, beside appliance.yaml: name -> a source, or a name of the catalog."""
-SCHEMES: Final = ("hf:", "ms:", "https:", "http:", "file:", "remote:")
+SCHEMES: Final = ("hf:", "ms:", "ollama:", "https:", "http:", "file:", "remote:")
 BUILTIN: Final = "builtin:"
 REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}(@[\w.-]+)?(:[\w.-]+)?")
 FILES: Final = (".gguf", ".safetensors", ".bin", ".pt", ".pth", ".zip")
@@ -142,8 +143,8 @@ def _known(site: Site, asked: ModelSpec, wish: Wish, terms: Terms, host: Host | 
     offered = (
         one
         for entry in found.entries
-        for hub in offer.HUBS
-        for one in offer.choices(entry, hub, wish.quantisation or found.quantisation)
+        for place in offer.HUBS
+        for one in offer.choices(entry, place, wish.quantisation or found.quantisation)
     )
     chosen = next((one for one in offered if there and _stands_for(there.source, one)), None)
     if there and chosen:
@@ -190,6 +191,8 @@ def _tuned(tuning: Tuning, flags: dict[str, str], kind: str) -> Tuning:
 
 def _stands_for(source: str, one: offer.Choice) -> bool:
     """Whether a source is this choice, though a commit and a file's name have been written into it since."""
+    if one.hub == "ollama":
+        return hub.same(source, one.source)
     bare = re.sub(r"@[^/:]+", "", source)
     if bare == one.source or not one.quantisation:
         return bare == one.source

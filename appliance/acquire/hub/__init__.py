@@ -118,6 +118,9 @@ def parse_url(url: str) -> Reference:
     """Take a file's `url` apart: any path may stand where a source has a GGUF file only."""
     if url.startswith(("https:", "http:")):
         return Reference(hub="https", repository=url)
+    if url.startswith("ollama:"):
+        source, _, blob = url.partition("/sha256:")
+        return replace(parse(source), file=f"sha256:{blob}")
     hub, _, rest = url.partition(":")
     repository, _, tail = rest.partition("@")
     revision, _, path = tail.partition("/")
@@ -131,6 +134,10 @@ def same(ours: str, asked: str) -> bool:
     if ours == asked or not (is_reference(ours) and is_reference(asked)):
         return ours == asked
     one, other = parse(ours), parse(asked)
+    if other.sha256 not in ("", one.sha256):
+        return False
+    if other.hub == "ollama":  # a tag is part of the name: another one is another model
+        return (one.hub, one.repository, one.revision) == (other.hub, other.repository, other.revision)
     hub, revision = other.hub in ("", one.hub), other.revision == one.revision or not COMMIT.fullmatch(other.revision)
     if not (hub and revision and one.repository == other.repository):
         return False
@@ -143,7 +150,9 @@ def _ask(wanted: Reference, hub: Hub, here: Access) -> Found:
     here.progress.step("hub", f"{wanted} at {hub.TITLE}")
     listing = hub.look(wanted, here.settings)
     choice = choose(wanted, listing)
-    pinned = _pinned(wanted, listing.reference, choice)
+    if listing.note:
+        here.progress.note(f"{wanted}: {listing.note}")
+    pinned = _pinned(listing.reference, choice)
     home = keep.headers(pinned, here.cache)
     weights = headers.read(pinned, listing, choice, hub, here.settings, home, here.progress)
     found = Found(source=str(pinned), weights=weights)
@@ -152,9 +161,9 @@ def _ask(wanted: Reference, hub: Hub, here: Access) -> Found:
     return found
 
 
-def _pinned(wanted: Reference, commit: Reference, choice: Choice) -> Reference:
-    if wanted.hub == "https":
-        return wanted
+def _pinned(commit: Reference, choice: Choice) -> Reference:
+    if commit.sha256:
+        return commit
     return replace(commit, file=choice.tensors[0].path if choice.format == "gguf" else "")
 
 
