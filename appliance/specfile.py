@@ -66,6 +66,7 @@ class _ModelFile(Tuning):
     kv_type: str = "auto"
     gpus: tuple[int, ...] | int | None = None
     strict: bool = False
+    cpus: int | None = None
     replicas: int = 1
     options: dict[str, Scalar] = field(default_factory=dict)
     lora: dict[str, str] = field(default_factory=dict)
@@ -200,6 +201,7 @@ def check_model(model: ModelSpec) -> None:
         ("context", model.context, 64, 1 << 24),
         ("parallel", model.parallel, 1, 1024),
         ("replicas", model.replicas, 1, 64),
+        ("cpus", model.cpus, 1, 1024),
     )  # fmt: skip
     for key, number, low, high in bounds:
         if number is not None and not low <= number <= high:
@@ -301,6 +303,7 @@ def _model(document: _ModelFile, source: str) -> ModelSpec:
         kv_type=document.kv_type,
         gpus=document.gpus,
         strict=document.strict,
+        cpus=document.cpus,
         replicas=document.replicas,
         options=_pairs(document.options),
         version=document.version,
@@ -357,6 +360,7 @@ def _dump_model(model: ModelSpec) -> bytes:
         "parallel": model.parallel,
         "kv_type": "" if model.kv_type == "auto" else model.kv_type,
         "gpus": list(model.gpus) if isinstance(model.gpus, tuple) else model.gpus,
+        "cpus": model.cpus,
         "strict": model.strict,
         **asked(model.tuning),
         "lora": dict(model.adapters),

@@ -30,6 +30,7 @@ Lora = Annotated[
 ]
 Task = Annotated[str, _option(help="chat, embed, rerank or transcribe.")]
 Seed = Annotated[int | None, _option(help="Where chance begins.")]
+Cpus = Annotated[int | None, _option(help="Processors of each replica.")]
 Environment = Annotated[list[str] | None, _option("--env", metavar="NAME=VALUE", help="Variable of its engine.")]
 PipelineParallel = Annotated[int, _option(help="Groups of GPUs that have so many of the layers each.")]
 

@@ -47,6 +47,10 @@ class Artifact:
     pins: tuple[str, ...] = ()
     """Requirements that hold beside `ref`: the torch of the right CUDA, `torch==2.13.0+cu129`. For a build: CMake
     definitions, `GGML_CUDA=ON`."""
+    extras: tuple[str, ...] = ()
+    """Requirements that it starts sooner with: kernels compiled beforehand; without them it works, too."""
+    extras_indexes: tuple[str, ...] = ()
+    """Package indexes of those."""
     overrides: tuple[str, ...] = ()
     """Requirements that hold whatever the packages themselves ask for; one that never applies leaves a package out."""
     provides: tuple[str, ...] = ()
@@ -201,6 +205,8 @@ class Service:
     """Where it is served instead of here."""
     home: str = ""
     """Absolute path of the directory that is its own: HOME, and caches."""
+    cpus: int = 0
+    """Processors that it may keep busy at most; 0 = no bound."""
 
     @property
     def memory(self) -> int:

@@ -60,6 +60,8 @@ class ModelSpec:
     replicas: int = 1
     gpus: tuple[int, ...] | int | None = None
     """GPUs of one replica: how many, or which (indexes); None = as few as hold it; 0 = none, the CPU serves it."""
+    cpus: int | None = None
+    """Processors of one replica; None = its part of all there are."""
     kv_type: str = "auto"
     """Type of the KV cache, as the engine calls it; `auto` = 16 bits, smaller only where nothing else fits."""
     strict: bool = False

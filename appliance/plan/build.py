@@ -165,6 +165,7 @@ def _services(
             weights=_weights(model, layout),
             socket=_socket(layout, name),
             home=f"{layout.cache}/{name}",
+            cpus=item.cpus or 0,
             setting=place.setting,
             threads=_threads(item, place, host),
             start_timeout=60 + model.weights.size // LOAD_RATE + (COMPILE if module.FILLS or release.torch else 0),
@@ -202,6 +203,10 @@ def _elsewhere(services: tuple[Service, ...], remote: Remote, python: str) -> tu
 
 def _threads(item: ModelSpec, place: Place, host: Host) -> int:
     """Return the processors of one replica; beside GPUs, more than a few only wait for each other."""
+    if item.cpus and item.cpus > host.cpus:
+        raise HostError(f"{item.name}: {item.cpus} processors are asked for, {host.cpus} are here", hint="--cpus")
+    if item.cpus:
+        return item.cpus
     most = max(1, host.cpus // item.replicas)
     return min(most, BESIDE_GPUS) if place.gpus else most
 

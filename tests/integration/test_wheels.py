@@ -102,6 +102,26 @@ def test_the_torch_that_is_pinned_comes_from_its_own_index(indexes: tuple[Path, 
     assert digest in (target / "requirements.txt").read_text()
 
 
+def test_kernels_that_were_compiled_beforehand_come_along_with_their_hashes(
+    indexes: tuple[Path, Path], deployment: Deployment
+) -> None:
+    digest = put(indexes[1], "kernels", "1.0+cu130")
+    wanting = replace(ARTIFACT, extras=("kernels==1.0+cu130",), extras_indexes=(indexes[1].as_uri(),))
+    target = make(wanting, deployment)
+    assert [installed(target, name) for name in ("engine", "kernels")] == ["1.0", "1.0+cu130"]
+    assert digest in (target / "requirements.txt").read_text()
+
+
+def test_without_them_it_is_made_all_the_same_and_says_so(
+    indexes: tuple[Path, Path], deployment: Deployment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanting = replace(ARTIFACT, extras=("kernels==1.0+cu130",), extras_indexes=((indexes[1] / "gone").as_uri(),))
+    target = make(wanting, deployment)
+    assert installed(target, "engine") == "1.0"
+    assert "kernels" not in (target / "requirements.txt").read_text()
+    assert "without kernels, so the first start takes some minutes longer" in capsys.readouterr().err
+
+
 def test_a_wheel_can_be_named_by_its_address(indexes: tuple[Path, Path], deployment: Deployment) -> None:
     put(indexes[1], "engine", "1.0+cu129", requires=("small",))
     url = (indexes[1] / "engine" / "engine-1.0+cu129-py3-none-any.whl").as_uri()
