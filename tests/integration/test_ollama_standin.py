@@ -44,7 +44,7 @@ def server(program: Path, tmp_path: Path) -> Iterator[Running]:
 
 
 def asked(home: Path) -> list[Any]:
-    return [json.loads(line) for line in (home / ".ollama/models/asked.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (home / "models/asked.jsonl").read_text().splitlines()]
 
 
 def settle(one: Running) -> None:
@@ -72,7 +72,7 @@ def test_a_file_becomes_a_model_that_answers_under_our_name(server: Running) -> 
         {"model": "smoke", "stream": False, "files": files, "parameters": parameters},
     ]
     assert load == ["POST", "/api/generate", {"model": "smoke", "stream": False, "keep_alive": -1}]
-    env = json.loads((server.home / ".ollama/models/environment").read_text())
+    env = json.loads((server.home / "models/environment").read_text())
     assert env["OLLAMA_HOST"] == f"127.0.0.1:{PORT}"
     assert (env["OLLAMA_CONTEXT_LENGTH"], env["OLLAMA_NUM_PARALLEL"], env["OLLAMA_NO_CLOUD"]) == ("2048", "3", "1")
 
