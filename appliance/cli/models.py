@@ -61,7 +61,9 @@ def add_model(
             help="Of a model of the catalog: Q4_K_M, fp8, awq, bf16; of any other, as the engine calls it.",
         ),
     ] = "",
-    hub: Annotated[str, typer.Option(help="Where a model of the catalog comes from: hf, or ms for ModelScope.")] = "hf",
+    hub: Annotated[
+        str, typer.Option(help="Where a model of the catalog comes from: auto, hf, ms for ModelScope, ollama.")
+    ] = "auto",
     engine: Annotated[str, typer.Option(help="auto, or one of `catalog list`.")] = "auto",
     context: Annotated[int | None, typer.Option(help="Tokens for each request.")] = None,
     parallel: Annotated[

@@ -12,13 +12,14 @@ from appliance.acquire import hub
 from appliance.acquire import models as model_files
 from appliance.catalog import Catalog
 from appliance.catalog import load as load_catalog
+from appliance.catalog.models.names import Found
 from appliance.detect import detect
 from appliance.domain.deployment import Reason, Service
 from appliance.domain.host import Host
 from appliance.domain.spec import SMOKE, TASKS, ApplianceSpec, ModelSpec, Tuning
 from appliance.domain.version import version
 from appliance.errors import UsageError
-from appliance.flows.converge import Terms, read_spec
+from appliance.flows.converge import Terms, access, read_spec
 from appliance.flows.site import Site
 from appliance.plan import choose, offer, pick, size
 from appliance.plan.build import runtime_name
@@ -44,7 +45,7 @@ class Wish:
     quantisation: str = ""
     """`Q4_K_M`, `fp8`, `bf16` …; "" = the best that fits."""
     hub: str = "hf"
-    """`hf`, or `ms` for ModelScope."""
+    """`hf`, `ms` for ModelScope, `ollama`, or `auto`: what `hub.source` says, else the first that answers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +63,8 @@ def resolve(site: Site, asked: ModelSpec, wish: Wish, terms: Terms, host: Host |
     Raises UsageError with near names for a word that nothing is called, HostError when no form fits. With `host`, the
     choice is for that other machine, which has nothing of ours yet.
     """
-    if wish.hub not in offer.HUBS:
-        raise UsageError(f"--hub {wish.hub!r} is not known", hint="hf, or ms for ModelScope")
+    if wish.hub not in ("auto", *offer.HUBS):
+        raise UsageError(f"--hub {wish.hub!r} is not known", hint=f"auto, {', '.join(offer.HUBS)}")
     if asked.engine == "dummy" and not asked.source:
         return Resolved(model=replace(asked, source=model_files.NONE))
     word = _followed(site, asked.source or asked.name)
@@ -150,16 +151,27 @@ def _known(site: Site, asked: ModelSpec, wish: Wish, terms: Terms, host: Host | 
     if there and chosen:
         # It was chosen before, and what runs since then would only make the choice another one.
         return Resolved(model=_again(asked, there, chosen))
+    place = _place(site, spec, found, wish, offline=terms.offline)
     catalog = load_catalog(terms.catalog, state=site.layout.state)
     machine = host or detect(site.machine, state=site.layout.state)
     runtime = runtime_name(spec, machine, site.layout)
     left = room(machine) if host else _left(site, spec, machine, catalog, terms, runtime)
-    picked = pick.pick(
-        found, asked, machine, catalog, left, quantisation=wish.quantisation, hub=wish.hub, runtime=runtime
-    )
+    picked = pick.pick(found, asked, machine, catalog, left, quantisation=wish.quantisation, hub=place, runtime=runtime)
     reason = picked.reason(asked.name)
     _tell(site, reason)
     return Resolved(model=_spec(asked, picked.best), reason=reason)
+
+
+def _place(site: Site, spec: ApplianceSpec, found: Found, wish: Wish, *, offline: bool) -> str:
+    """Return the hub that the form is taken from; one that has none of the model is no choice."""
+    if wish.hub != "auto":
+        return wish.hub
+    forms = [(entry, variant) for entry in found.entries for variant in entry.variants]
+    hubs = [name for name in ("hf", "ms") if any(offer.there(entry, variant, name) for entry, variant in forms)]
+    if len(hubs) == 1:
+        site.progress.note(f"{found.entries[0].id}: {hubs[0]}:, no other hub is known to have it")
+        return hubs[0]
+    return hub.first(found.entries[0].family, access(site, spec, offline=offline))
 
 
 def _spec(asked: ModelSpec, best: pick.Fitting) -> ModelSpec:

@@ -20,7 +20,8 @@ from appliance.system.transfer import Wanted, WrongBytesError, transfer
 from appliance.system.web import WebError, answers
 
 __all__ = [
-    "FORMS", "Access", "Found", "Reference", "access", "bring", "find", "is_reference", "parse", "same", "settings",
+    "FORMS", "Access", "Found", "Reference", "access", "bring", "find", "first", "is_reference", "parse", "same",
+    "settings",
 ]  # fmt: skip
 
 PROBE = 3.0
@@ -74,7 +75,7 @@ def find(text: str, here: Access) -> Found:
             hint="run `llm-appliance pull` with network first, or see `llm-appliance config get hub.offline`",
         )
     if not wanted.hub:
-        wanted = replace(wanted, hub=_which(wanted, here))
+        wanted = replace(wanted, hub=first(str(wanted), here))
     hub = _hub(wanted)
     try:
         return _ask(wanted, hub, here)
@@ -182,22 +183,33 @@ def _known(wanted: Reference, here: Access) -> Found | None:
         return None  # of another version of ours
 
 
-def _which(wanted: Reference, here: Access) -> str:
-    """Return the hub that a plain OWNER/REPO is for, and say why."""
-    if here.settings.source != "auto":
-        here.progress.note(f"{wanted}: {here.settings.source}:, as hub.source says")
-        return here.settings.source
+def first(what: str, here: Access) -> str:
+    """Return the hub that something without one is for, and say why. Raises ArtifactError.
+
+    What `hub.source` says; else the first that answers within three seconds of: the one that did the last time, those
+    whose address is configured, the others. Offline nobody is asked.
+    """
+    told = here.settings
+    if told.source != "auto":
+        here.progress.note(f"{what}: {told.source}:, as hub.source says")
+        return told.source
+    homes = {prefix: hubs()[prefix].home(told) for prefix in ("hf", "ms")}
+    last = keep.answered(here.cache)
+    order = sorted(homes, key=lambda prefix: (homes[prefix] != last, prefix not in told.configured))
+    if told.offline:
+        return order[0]
     silent: list[str] = []
-    for prefix in ("hf", "ms"):
-        hub = hubs()[prefix]
-        home = hub.home(here.settings)
-        if answers(home, certificates=here.settings.certificates, seconds=PROBE):
+    for prefix in order:
+        home = homes[prefix]
+        if answers(home, certificates=told.certificates, seconds=PROBE):
             why = f"; {' and '.join(silent)} did not within {PROBE:g} s" if silent else ""
-            here.progress.note(f"{wanted}: {prefix}:, for {home} answers{why}")
+            why = ", as it did the last time" if home == last else f"{why}; remembered"
+            here.progress.note(f"{what}: {prefix}:, for {home} answers{why}")
+            keep.remember_answer(home, here.cache)
             return prefix
         silent.append(home)
     raise ArtifactError(
-        f"{wanted}: neither {' nor '.join(silent)} answered within {PROBE:g} s",
+        f"{what}: neither {' nor '.join(silent)} answered within {PROBE:g} s",
         hint="behind a proxy set https_proxy; behind a mirror: llm-appliance config set hub.endpoint https://MIRROR",
     )
 

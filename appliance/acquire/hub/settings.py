@@ -26,6 +26,8 @@ class Settings:
     source: str
     token_file: str
     offline: bool
+    configured: tuple[str, ...]
+    """Prefixes of the hubs whose address somebody set."""
     certificates: str
     """File of trusted certificates, "" = the library's own."""
 
@@ -41,6 +43,11 @@ def settings(hub: Hub, *, offline: bool = False) -> Settings:
         source=hub.source,
         token_file=hub.token_file,
         offline=offline or hub.offline or _set("HF_HUB_OFFLINE").lower() in YES,
+        configured=tuple(
+            prefix
+            for prefix, address in (("hf", hub.endpoint or _set("HF_ENDPOINT")), ("ms", domain))
+            if address not in ("", MODELSCOPE)
+        ),
         certificates=certificates(),
     )
 
