@@ -3,6 +3,7 @@
 import json
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -44,3 +45,38 @@ def test_a_model_from_a_hub_answers_through_the_gateway(appliance: Server, hub: 
     appliance.run("llm-appliance", "restart", "hubby", timeout=120)
     assert product.chat(appliance, "Say hello.", model="hubby") == known
     assert "is served as hubby" in appliance.run("llm-appliance", "rm", "hubby", check=False).stderr
+
+
+def test_a_model_moves_to_a_newer_commit_and_back_when_that_does_not_start(
+    appliance: Server, hub: Hub, tmp_path: Path
+) -> None:
+    known = product.chat(appliance, "Say hello.")
+    smoke = (resources.SMOKE / "smoke.gguf").read_bytes()
+    hub.add("small/moves", {"smoke-F16.gguf": resources.SMOKE / "smoke.gguf"})
+    appliance.run("llm-appliance", "config", "set", "hub.endpoint", hub.url)
+    appliance.run("llm-appliance", "add-model", "mover", "hf:small/moves", timeout=300)
+    source = appliance.run("cat", "/etc/llm-appliance/models.d/mover.yaml").stdout
+    again = json.loads(appliance.run("llm-appliance", "update-model", "mover", "--json", timeout=120).stdout)
+    assert again["data"]["changed"] == 0
+
+    newer = tmp_path / "newer.gguf"
+    newer.write_bytes(smoke + bytes(4096))
+    hub.add("small/moves", {"smoke-F16.gguf": newer}, commit="beef" * 10)
+    done = json.loads(appliance.run("llm-appliance", "update-model", "mover", "--json", timeout=300).stdout)
+    print(done["data"]["moves"])
+    assert done["data"]["moves"][0]["changed"] == ["smoke-F16.gguf"]
+    assert product.chat(appliance, "Say hello.", model="mover") == known
+    moved = appliance.run("cat", "/etc/llm-appliance/models.d/mover.yaml").stdout
+    assert "beefbeef" in moved
+    assert moved != source
+
+    # Its header is sound, its vocabulary is not: the engine finds that out, and not the plan.
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(smoke.replace(b"tokenizer.ggml.tokens", b"tokenizer.ggml.tokenz"))
+    hub.add("small/moves", {"smoke-F16.gguf": broken}, commit="dead" * 10)
+    failed = appliance.run("llm-appliance", "update-model", "mover", check=False, timeout=300)
+    print(failed.stderr[-800:])
+    assert failed.returncode == 7
+    assert appliance.run("cat", "/etc/llm-appliance/models.d/mover.yaml").stdout == moved
+    assert product.chat(appliance, "Say hello.", model="mover") == known
+    appliance.run("llm-appliance", "remove-model", "mover", timeout=120)

@@ -94,9 +94,9 @@ def bring(name: str, files: tuple[WeightFile, ...], here: Access) -> None:
         )
     reference = parse_url(missing[0].url)
     hub = _hub(reference)
-    wanted = []
+    wanted, known = [], keep.in_store(here.state)
     for file in missing:
-        if keep.from_cache(file, here.cache, here.state):
+        if keep.from_store(file, here.state, known) or keep.from_cache(file, here.cache, here.state):
             continue
         one = parse_url(file.url)
         path = one.file or file.name
@@ -104,6 +104,8 @@ def bring(name: str, files: tuple[WeightFile, ...], here: Access) -> None:
         wanted.append(
             Wanted(remote=remote, target=keep.waiting(file, here.state), size=file.size, sha256=file.sha256)
         )  # fmt: skip
+    if not wanted:
+        return
     total = sum(one.size for one in wanted)
     here.progress.step("download", f"{name}: {amount_text(total)} from {hub.TITLE}")
     try:

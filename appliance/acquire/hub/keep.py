@@ -72,6 +72,28 @@ def there(file: WeightFile, state: str) -> int:
     return 0
 
 
+def in_store(state: str) -> dict[str, Path]:
+    """Return digest -> a file of the store, for the files of all models that came from hubs."""
+    home = Path(state, "store", "models")
+    return {
+        file.sha256: home / model.digest / file.name for model in stored(state) for file in model.weights.files
+    }  # fmt: skip
+
+
+def from_store(file: WeightFile, state: str, known: dict[str, Path]) -> bool:
+    """Take a file that another model in the store has, too; what is there was digested when it came."""
+    path = known.get(file.sha256)
+    target = waiting(file, state)
+    try:
+        if path is None or path.stat().st_size != file.size:
+            return False
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.hardlink_to(path)
+    except OSError:
+        return False  # a file system without hard links
+    return True
+
+
 def from_cache(file: WeightFile, cache: str, state: str) -> bool:
     """Take a side file from the cache, where reading the headers has put it; tell whether it was there."""
     for path in Path(cache, "hub").glob(f"[!.]*/{_escaped(file.name)}"):
