@@ -76,7 +76,7 @@ def test_a_model_moves_to_a_newer_commit_and_back_when_that_does_not_start(
     hub.add("small/moves", {"smoke-F16.gguf": broken}, commit="dead" * 10)
     failed = appliance.run("llm-appliance", "update-model", "mover", check=False, timeout=300)
     print(failed.stderr[-800:])
-    assert failed.returncode == 7
+    assert failed.code == 7
     assert appliance.run("cat", "/etc/llm-appliance/models.d/mover.yaml").stdout == moved
     assert product.chat(appliance, "Say hello.", model="mover") == known
     appliance.run("llm-appliance", "remove-model", "mover", timeout=120)
