@@ -229,6 +229,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         return None
 
+    def raw(self, found: re.Match[str], query: dict[str, str], fault: Fault | None) -> None:
+        """What git holds of a large file: where it points to."""
+        repo = self._repository(found["name"], "GatedRepo")
+        where = repo and repo.files.get(found["path"])
+        if not where:
+            return None if repo is None else self._json({"error": "Entry not found"}, 404)
+        oid = f"oid sha256:{self.hub.digest(where)}\nsize {where.stat().st_size}\n"
+        return self._bytes(f"version https://git-lfs.github.com/spec/v1\n{oid}".encode())
+
     def content(self, found: re.Match[str], query: dict[str, str], fault: Fault | None) -> None:
         if "authorization" in self.headers or "cookie" in self.headers:
             return self._json({"error": "a token came to the CDN"}, 400)
@@ -404,6 +413,7 @@ ROUTES = (
     (rf"/api/models/{NAME}(?P<rest>/revision/.+)?", _Handler.info),
     (rf"/api/models/{NAME}/tree/[^/]+", _Handler.tree),
     (rf"/{NAME}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", _Handler.resolve),
+    (rf"/{NAME}/raw/(?P<revision>[^/]+)/(?P<path>.+)", _Handler.raw),
     (rf"/cdn/{NAME}/(?P<sha>[0-9a-f]+)/(?P<path>.+)", _Handler.content),
     (rf"/v2/{NAME}/manifests/(?P<tag>[^/]+)", _Handler.manifest),
     (rf"/v2/{NAME}/blobs/(?P<digest>sha256:[0-9a-f]+)", _Handler.blob),
