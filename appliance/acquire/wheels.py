@@ -34,7 +34,8 @@ def environment(
     target = Path(deployment.layout.state, "engines", f"{artifact.name}-{artifact.digest[:16]}")
     if target.is_dir():
         return
-    refuse_offline(source, artifact.ref)
+    if not index(machine).wheelhouse:
+        refuse_offline(source, artifact.ref)
     cache = Path(deployment.layout.cache)
     compiled = artifact.name in COMPILED and not artifact.indexes
     # One cache for each artifact: uv does not ask for which processor a wheel was built.
@@ -150,13 +151,14 @@ def _resolve(
     wanted.write_text("".join(f"{line}\n" for line in (artifact.ref, *artifact.pins)))
     overrides = path.with_suffix(".overrides")
     overrides.write_text("".join(f"{line}\n" for line in artifact.overrides))
+    where = index(machine)
     compile_ = Command(
         argv=(
             toolchain.uv(), "pip", "compile", "--quiet", "--generate-hashes", "--no-header", "--no-annotate",
             "--only-binary", ":all:", "--python", sys.executable, "--override", str(overrides),
-            "--output-file", str(draft), str(wanted),
+            *where.options(source), "--output-file", str(draft), str(wanted),
         ),
-        env=(*index(machine).environment(source), *_where(artifact, machine), *extra),
+        env=(*where.environment(source), *_where(artifact, machine), *extra),
         timeout=3600,
     )  # fmt: skip
     done = machine.run(compile_)

@@ -157,7 +157,7 @@ def converge(
         site.progress.step("detect")
         plan = planned(site, edit, replace(terms, offline=terms.offline or source.offline))
         with _kept(site, secret) as new:
-            return _bring_about(site, plan.changes, source, doubted=new)
+            return bring_about(site, plan.changes, source, doubted=new)
 
 
 @contextmanager
@@ -232,18 +232,22 @@ def apply_plan(site: Site, deployment: Deployment, source: Source) -> Converged:
     with lock(Path(site.layout.state, "lock"), site.command):
         _, files = read_spec(site)
         specfile.check(deployment.spec)
-        return _bring_about(site, render(deployment, specfile.files(deployment.spec, files, site.layout)), source)
+        return bring_about(site, render(deployment, specfile.files(deployment.spec, files, site.layout)), source)
 
 
 def preview_plan(site: Site, deployment: Deployment) -> Planned:
     """Return what a plan from a file would change."""
     _, files = read_spec(site)
-    changes = render(deployment, specfile.files(deployment.spec, files, site.layout))
+    return compared(site, render(deployment, specfile.files(deployment.spec, files, site.layout)))
+
+
+def compared(site: Site, changes: Changeset) -> Planned:
+    """Return what a changeset that is there already would change."""
     return _planned(site, changes, site.generations.record(), detect(site.machine, state=site.layout.state))
 
 
-def _bring_about(site: Site, changes: Changeset, source: Source, *, doubted: str = "") -> Converged:
-    """Acquire, apply and verify; `doubted`: the path of a key that was not in force before."""
+def bring_about(site: Site, changes: Changeset, source: Source, *, doubted: str = "") -> Converged:
+    """Acquire, apply and verify, under the lock; `doubted`: the path of a key that was not in force before."""
     deployment = changes.deployment
     _preflight(site, deployment)
     site.progress.step("acquire", "engine, gateway and weights")

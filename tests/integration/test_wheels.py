@@ -199,6 +199,29 @@ def test_a_source_package_is_never_built_in_passing(indexes: tuple[Path, Path], 
         make(ARTIFACT, deployment)
 
 
+def test_a_wheelhouse_is_enough_without_network(
+    indexes: tuple[Path, Path], deployment: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = tmp_path / "wheelhouse"
+    house.mkdir()
+    for wheel in indexes[0].glob("*/*.whl"):
+        shutil.copy(wheel, house)
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "https://no.such.index.example/simple")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(house))
+    target = make(ARTIFACT, deployment, offline=True)
+    assert [installed(target, name) for name in ("engine", "torch", "small")] == ["1.0", "2.13.0", "3.0"]
+    assert (target / "requirements.txt").read_text().count("--hash=sha256:") == 3
+
+
+def test_what_the_wheelhouse_lacks_is_told(
+    indexes: tuple[Path, Path], deployment: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "wheelhouse").mkdir()
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheelhouse"))
+    with pytest.raises(ArtifactError, match="engine"):
+        make(ARTIFACT, deployment, offline=True)
+
+
 def test_without_network_nothing_is_made(indexes: tuple[Path, Path], deployment: Deployment) -> None:
     with pytest.raises(ArtifactError, match="--offline forbids"):
         make(ARTIFACT, deployment, offline=True)
