@@ -14,6 +14,8 @@ from appliance.errors import SpecError
 DIRECTORY = Path(__file__).parent
 SCHEMA: Final = 1
 """What this version reads."""
+MADE: Final = "2026-11-28"
+"""Day on which the catalog of this version was last changed."""
 DATE: Final = re.compile(r"\d{4}-[01]\d-[0-3]\d")
 KINDS: Final = ("build", "wheels", "image", "program")
 VERSION: Final = re.compile(r"(\d+(\.\d+)*)?")
@@ -55,7 +57,9 @@ def catalog() -> Catalog:
     parts = [f"engines/{name}.yaml" for name in document.pop("parts")]
     pages = [codec.read_yaml((DIRECTORY / part).read_text(), source=f"catalog {part}") for part in parts]
     read: Catalog = codec.from_data(
-        Catalog, {**document, "releases": [row for page in pages for row in page["releases"]]}, source=source
+        Catalog,
+        {**document, "made": MADE, "releases": [row for page in pages for row in page["releases"]]},
+        source=source,
     )
     for problem in problems(read):
         raise SpecError(f"{source}: {problem}")
