@@ -80,3 +80,18 @@ def test_a_model_moves_to_a_newer_commit_and_back_when_that_does_not_start(
     assert appliance.run("cat", "/etc/llm-appliance/models.d/mover.yaml").stdout == moved
     assert product.chat(appliance, "Say hello.", model="mover") == known
     appliance.run("llm-appliance", "remove-model", "mover", timeout=120)
+
+
+def test_a_tag_of_ollama_s_registry_is_served_by_llama_cpp(appliance: Server, hub: Hub) -> None:
+    known = product.chat(appliance, "Say hello.")
+    digest = hub.push("library/tiny:1m", {"model": resources.SMOKE / "smoke.gguf", "template": b"{{ .Prompt }}"})
+    appliance.run("llm-appliance", "config", "set", "hub.ollama", hub.url)
+    appliance.run("llm-appliance", "add-model", "tiny", "ollama:tiny:1m", timeout=300)
+    assert product.chat(appliance, "Say hello.", model="tiny") == known
+    assert f"source: ollama:tiny:1m@sha256:{digest}" in appliance.run(
+        "cat", "/etc/llm-appliance/models.d/tiny.yaml"
+    ).stdout  # fmt: skip
+    again = json.loads(appliance.run("llm-appliance", "add-model", "tiny", "ollama:tiny:1m", "--json").stdout)
+    assert again["data"]["changed"] == 0
+    stored = appliance.run("sh", "-c", "cat /var/lib/llm-appliance/store/models/*/ollama.template").stdout
+    assert stored == "{{ .Prompt }}"

@@ -139,7 +139,7 @@ def same(ours: str, asked: str) -> bool:
     one, other = parse(ours), parse(asked)
     if other.sha256 not in ("", one.sha256):
         return False
-    if other.hub == "ollama":  # a tag is part of the name: another one is another model
+    if "ollama" in (one.hub, other.hub):  # a tag is part of the name: another one is another model
         return (one.hub, one.repository, one.revision) == (other.hub, other.repository, other.revision)
     hub, revision = other.hub in ("", one.hub), other.revision == one.revision or not COMMIT.fullmatch(other.revision)
     if not (hub and revision and one.repository == other.repository):
