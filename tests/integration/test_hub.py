@@ -1,7 +1,6 @@
 """A server without any model of ours gets one from a hub: planned, downloaded, served, and never asked for again."""
 
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,9 +15,7 @@ from tests.integration.lab import Server
 @pytest.fixture
 def hub(appliance: Server) -> Iterator[Hub]:
     """A hub on this machine, where the servers' bridge reaches it."""
-    template = "{{(index .IPAM.Config 0).Gateway}}"
-    argv = ("docker", "network", "inspect", "bridge", "--format", template)
-    address = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=30).stdout.strip()
+    address = appliance.run("ip", "-4", "route", "show", "default").stdout.split()[2]
     served = Hub(address, cdn=address)
     served.add("small/gguf", {"smoke-F16.gguf": resources.SMOKE / "smoke.gguf"})
     yield served
