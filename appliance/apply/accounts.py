@@ -49,7 +49,7 @@ def directories(deployment: Deployment) -> None:
     run = layout.sockets if deployment.gateway.image else layout.run
     Path(run).mkdir(mode=0o755, parents=True, exist_ok=True)
     Path(layout.log).mkdir(mode=0o755, parents=True, exist_ok=True)
-    _own(f"{run}/gateway", 0o750, owner, deployment.group)
+    _own(f"{run}/gateway", 0o700, owner, deployment.group)
     if not deployment.gateway.image:
         _own(f"{layout.log}/gateway", 0o750, owner, deployment.group)
     _own_secrets(deployment)
@@ -61,15 +61,18 @@ def directories(deployment: Deployment) -> None:
 
 
 def _own_secrets(deployment: Deployment) -> None:
-    """Give the keys of providers to the gateway alone, those that we keep; other files are the operator's business."""
+    """Give the keys of providers, and the digests of clients', to the gateway alone: those files that we keep."""
     home = f"{deployment.layout.etc}/secrets"
+    digests = Path(deployment.layout.keys)
+    if digests.is_file() and deployment.gateway_user:
+        shutil.chown(digests, _account(deployment.gateway_user), _account(deployment.group))
     keys = {route.remote.key_file for route in deployment.gateway.routes if route.remote}
     for path in keys:
         if path.startswith(f"{home}/") and Path(path).is_file():
             _own(home, 0o700, deployment.gateway_user, deployment.group)
             Path(path).chmod(0o600)
             if deployment.gateway_user:
-                shutil.chown(path, deployment.gateway_user, deployment.group)
+                shutil.chown(path, _account(deployment.gateway_user), _account(deployment.group))
 
 
 def _own(path: str, mode: int, user: str, group: str) -> None:

@@ -1,6 +1,6 @@
 """What will run here: services, gateway, artifacts, and the reason for each decision."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from appliance.domain.spec import ApplianceSpec, Tuning
 from appliance.domain.weights import Weights
@@ -30,6 +30,16 @@ class Layout:
     def sockets(self) -> str:
         """What containers see as `run`: there after a reboot too, before anybody could make it."""
         return f"{self.state}/sockets"
+
+    @property
+    def keys(self) -> str:
+        """The digests of the clients' keys."""
+        return f"{self.etc}/keys.json"
+
+    @property
+    def inside(self) -> str:
+        """The gateway's socket where no key is asked for: only root and its own user come into that directory."""
+        return f"{self.run}/gateway/inside.sock"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -297,6 +307,31 @@ class Route:
     """(service's name, address)."""
     remote: Remote | None = None
     """Who serves it; all replicas are places with the same provider then."""
+    paths: tuple[tuple[str, str], ...] = ()
+    """What it can be asked: (path of ours, path of the engine's)."""
+    balance: str = "lru"
+    limit: int = 0
+    """Requests that one replica gets at the same time; 0 = all that come."""
+    queue: int | None = None
+    """Requests that may wait for a replica with room; None = the gateway's default."""
+    resend: bool = False
+    """A request that was sent, and not answered, is sent once more."""
+    fallback: str = ""
+    """Model that answers while this one does not."""
+    keepalive: bool = False
+    """Connections to its replicas are kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """What the gateway shows to clients."""
+
+    certificate: str
+    """Absolute path."""
+    key: str
+    """Absolute path."""
+    http2_listens: bool
+    """This nginx wants HTTP/2 said where it listens; newer ones have a directive for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,6 +354,21 @@ class Gateway:
     """The image that it runs in; "" = a program of this machine."""
     inside: int = field(default=0, repr=False)
     """Port that it listens on in its container; the runtime publishes it as `host` and `port`."""
+    aliases: tuple[tuple[str, str], ...] = ()
+    """(other name, model)."""
+    splits: tuple[tuple[str, tuple[tuple[str, float], ...]], ...] = ()
+    """(name, ((model, weight), …))."""
+    open: bool = True
+    """Where there are no keys, everybody who reaches it may come in."""
+    cors: tuple[str, ...] = ()
+    tls: Certificate | None = None
+    ca_file: str = ""
+    """Certificates that providers' are checked against."""
+
+    @property
+    def program_only(self) -> "Gateway":
+        """The same without all that nginx reads by itself: none of that must restart it."""
+        return replace(self, routes=(), aliases=(), splits=(), open=True, cors=(), tls=None, ca_file="")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -365,3 +415,9 @@ class Deployment:
     def started(self) -> tuple[Service, ...]:
         """The services that a runtime starts here."""
         return tuple(service for service in self.services if service.program)
+
+    @property
+    def inside(self) -> str:
+        """Where `Layout.inside` is on this machine, also when the gateway is in a container."""
+        layout = self.layout
+        return f"{layout.sockets}{layout.inside.removeprefix(layout.run)}" if self.gateway.image else layout.inside

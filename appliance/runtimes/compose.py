@@ -24,7 +24,7 @@ RELAY: Final = "{}_relay"
 OLDEST: Final = "2.20"
 """The first Compose that was looked at; Debian 13 has 2.26."""
 GATEWAY_MEMORY: Final = 2 << 30
-"""Bytes; request bodies lie there too, on a file system in memory."""
+"""Bytes."""
 START: Final = 'umask 007; rm -f "$1"; shift; exec "$@"'
 """An engine that was killed leaves its socket behind, and some do not start over an old one."""
 PROBE: Final = 'command -v curl >/dev/null || exit 0; exec curl -fsS -m 4 -o /dev/null "$@"'
@@ -85,16 +85,15 @@ def pages(deployment: Deployment, units: tuple[Unit, ...]) -> tuple[Page, ...]:
     names: dict[str, object] = {
         "project": project(layout),
         "gateway_image": gateway.image,
-        "nginx": _nginx(deployment, layout.current),
+        "nginx": ("/bin/sh", "-c", START, "start", layout.inside, *_nginx(deployment, layout.current)),
         "host": gateway.host,
         "port": str(gateway.port),
         "inside": gateway.inside,
         "layout": layout,
         "user": f"{deployment.user}:{deployment.group}",
         "gateway_user": f"{deployment.gateway_user}:{deployment.group}",
-        "scratch": _scratch(deployment),
         "gateway_memory": GATEWAY_MEMORY,
-        "gateway_probe": _probe(f"http://127.0.0.1:{gateway.inside}/health"),
+        "gateway_probe": _probe("--unix-socket", layout.inside, "http://gateway/health"),
         "keys": _outside(deployment),
         "entries": tuple(_entry(unit, layout) for unit in units if unit.service.container),
         "tunnels": tuple(_tunnel(unit.service) for unit in units if unit.service.remote),
@@ -245,8 +244,10 @@ def _tunnel(service: Service) -> Tunnel:
 
 
 def _outside(deployment: Deployment) -> tuple[str, ...]:
-    """Return the directories of key files that are not below `etc`; of a file, a new one in its place is not seen."""
+    """Return the directories of keys and certificates outside of `etc`: of a mounted file no new one is seen."""
+    tls = deployment.gateway.tls
     files = [one.remote.key_file for one in deployment.services if one.remote]
+    files += [tls.certificate, tls.key] if tls else []
     homes = dict.fromkeys(file.rpartition("/")[0] for file in files if file)
     return tuple(home for home in homes if not f"{home}/".startswith(f"{deployment.layout.etc}/"))
 
@@ -261,7 +262,7 @@ def _nginx(deployment: Deployment, home: str) -> tuple[str, ...]:
 
 def _scratch(deployment: Deployment) -> str:
     user, group = deployment.gateway_user, deployment.group
-    return f"{deployment.layout.run}/gateway:uid={user},gid={group},mode=0750,size=1g"
+    return f"{deployment.layout.run}/gateway:uid={user},gid={group},mode=0700"
 
 
 def _state(name: str, state: dict[str, Any]) -> ServiceState:
