@@ -41,7 +41,7 @@ def first_token(server: Server, start: str, *where: str) -> float:
 
 
 def measure(name: str, rounds: int, once: Callable[[], float]) -> float:
-    """Take the median of some rounds after one that does not count."""
+    """Take the median of some rounds after one that does not count; the best is told too, for a busy machine."""
     once()
     taken = [once() for _ in range(rounds)]
     print(f"{name:34} {statistics.median(taken):6.2f} s   ({min(taken):.2f} to {max(taken):.2f})", flush=True)
