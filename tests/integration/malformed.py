@@ -26,24 +26,9 @@ PATHS = (
 )  # fmt: skip
 BODY = b'{"messages": [{"role": "user", "content": "hello"}], "model": "m"}'
 NASTY = (
-    "\x00",
-    "%00",
-    "%0d%0a",
-    "\t",
-    " ",
-    "..",
-    "%2e%2e",
-    "%2f",
-    "//",
-    "\\",
-    "%5c",
-    ";",
-    "%ff",
-    "%c0%ae",
-    "\x7f",
-    "é",
+    "\x00", "%00", "%0d%0a", "\t", " ", "..", "%2e%2e", "%2f", "//", "\\", "%5c", ";", "%ff", "%c0%ae", "\x7f", "é",
     "%25",
-)
+)  # fmt: skip
 
 
 @dataclass
@@ -82,13 +67,9 @@ Way = Callable[[random.Random, Request], None]
 def well_made(dice: random.Random, key: str | None) -> Request:
     """Return a request that a client might send."""
     request = Request(
-        "POST",
-        dice.choice(PATHS[:4]),
-        "HTTP/1.1",
-        [("Host", "gateway"), ("Content-Type", "application/json")],
-        b"",
-        key,
-    )
+        "POST", dice.choice((*PATHS[:4], "/p/v1/chat/completions", "/r/v1/chat/completions")), "HTTP/1.1",
+        [("Host", "gateway"), ("Content-Type", "application/json")], b"", key,
+    )  # fmt: skip
     if key:
         request.headers.append(authorization(dice, key))
     request.body = BODY
@@ -149,24 +130,10 @@ def long_path(dice: random.Random, request: Request) -> None:
 
 
 def method(dice: random.Random, request: Request) -> None:
-    request.method = dice.choice(
-        (
-            "GET",
-            "HEAD",
-            "PUT",
-            "DELETE",
-            "PATCH",
-            "OPTIONS",
-            "TRACE",
-            "PROPFIND",
-            "post",
-            "P\x00ST",
-            "",
-            "X" * 5000,
-            "POST\t",
-            "PRI",
-        )
-    )
+    request.method = dice.choice((
+        "GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "PROPFIND", "post", "P\x00ST", "", "X" * 5000,
+        "POST\t", "PRI",
+    ))  # fmt: skip
 
 
 def version(dice: random.Random, request: Request) -> None:
@@ -180,26 +147,10 @@ def http_0_9(_: random.Random, request: Request) -> None:
 
 
 def host(dice: random.Random, request: Request) -> None:
-    value = dice.choice(
-        (
-            "evil",
-            "a?x=",
-            "a/b",
-            "a#b",
-            "a\\b",
-            "x" * 8000,
-            "",
-            "engine",
-            "127.0.0.1",
-            "a b",
-            "a\x00b",
-            "[::1",
-            "m@n",
-            "a:99999",
-            "-",
-            "é",
-        )
-    )
+    value = dice.choice((
+        "evil", "a?x=", "a/b", "a#b", "a\\b", "x" * 8000, "", "engine", "127.0.0.1", "a b", "a\x00b", "[::1", "m@n",
+        "a:99999", "-", "é",
+    ))  # fmt: skip
     request.headers = [(name, value if name == "Host" else old) for name, old in request.headers]
 
 
@@ -213,57 +164,27 @@ def no_host(_: random.Random, request: Request) -> None:
 
 def stray_header(dice: random.Random, request: Request) -> None:
     name = dice.choice(HEADERS)
-    value = dice.choice(
-        (
-            "",
-            "x",
-            "/v1/models",
-            "close",
-            "chunked",
-            "DELETE",
-            "websocket",
-            "gzip",
-            "0",
-            "-1",
-            "127.0.0.1",
-            "a" * 5000,
-            "\x00",
-            "é",
-            "100-continue",
-        )
-    )
+    value = dice.choice((
+        "", "x", "/v1/models", "close", "chunked", "DELETE", "websocket", "gzip", "0", "-1", "127.0.0.1", "a" * 5000,
+        "\x00", "é", "100-continue",
+    ))  # fmt: skip
     if not (request.key and name == "Authorization"):
         request.headers.append((name, value))
 
 
 def odd_header_name(dice: random.Random, request: Request) -> None:
-    name = dice.choice(
-        (
-            "",
-            " Host",
-            "Host ",
-            "Ho\x00st",
-            "Content_Length",
-            "X" * 9000,
-            "\tX",
-            "Content-Length\t",
-            "(x)",
-            "Transfer_Encoding",
-            "é",
-            "\n: ",
-            "X-Request-Id",
-        )
-    )
+    name = dice.choice((
+        "", " Host", "Host ", "Ho\x00st", "Content_Length", "X" * 9000, "\tX", "Content-Length\t", "(x)",
+        "Transfer_Encoding", "é", "\n: ", "X-Request-Id",
+    ))  # fmt: skip
     request.headers.append((name, dice.choice(("5", "chunked", "x", SMUGGLED.decode()))))
 
 
 def folded_header(dice: random.Random, request: Request) -> None:
-    request.headers.append(
-        (
-            dice.choice(("X-A", "Transfer-Encoding", "Authorization2", "Content-Type")),
-            dice.choice(("a\r\n b", "\r\n chunked", "a\r\n\tb", "\n x")),
-        )
-    )
+    request.headers.append((
+        dice.choice(("X-A", "Transfer-Encoding", "Authorization2", "Content-Type")),
+        dice.choice(("a\r\n b", "\r\n chunked", "a\r\n\tb", "\n x")),
+    ))  # fmt: skip
 
 
 def many_headers(dice: random.Random, request: Request) -> None:
@@ -282,26 +203,10 @@ def bare_newline(dice: random.Random, request: Request) -> None:
 def length_lies(dice: random.Random, request: Request) -> None:
     request.length = False
     size = len(request.body)
-    value = dice.choice(
-        (
-            size + 1,
-            size - 1,
-            0,
-            -1,
-            2**31,
-            2**63,
-            2**64 + size,
-            f"+{size}",
-            f" {size}",
-            f"0x{size:x}",
-            f"{size}, {size}",
-            f"{size} {size}",
-            f"{size};",
-            "",
-            "a",
-            f"{size}e0",
-        )
-    )
+    value = dice.choice((
+        size + 1, size - 1, 0, -1, 2**31, 2**63, 2**64 + size, f"+{size}", f" {size}", f"0x{size:x}", f"{size}, {size}",
+        f"{size} {size}", f"{size};", "", "a", f"{size}e0",
+    ))  # fmt: skip
     request.headers.append(("Content-Length", str(value)))
 
 
@@ -311,21 +216,10 @@ def two_lengths(dice: random.Random, request: Request) -> None:
 
 def length_and_chunks(dice: random.Random, request: Request) -> None:
     hidden = hidden_request(dice)
-    coding = dice.choice(
-        (
-            "chunked",
-            "Chunked",
-            " chunked",
-            "chunked\t",
-            "x, chunked",
-            "chunked, chunked",
-            "chunked, identity",
-            "xchunked",
-            "\x0bchunked",
-            "chunked;q=1",
-            "identity",
-        )
-    )
+    coding = dice.choice((
+        "chunked", "Chunked", " chunked", "chunked\t", "x, chunked", "chunked, chunked", "chunked, identity",
+        "xchunked", "\x0bchunked", "chunked;q=1", "identity",
+    ))  # fmt: skip
     request.headers.append(
         (dice.choice(("Transfer-Encoding", "transfer-encoding", "Transfer-Encoding ", "Transfer-Encoding\t")), coding)
     )
@@ -360,27 +254,16 @@ def hidden_request(dice: random.Random) -> bytes:
     """Return a request without a key that should stay a part of another one's body."""
     path = dice.choice((b"/v1/chat/completions", b"/api/delete", b"/v1/models"))
     return b"POST %b?%b HTTP/1.1\r\nHost: %b\r\nX-%b: 1\r\nContent-Length: %d\r\n\r\n%b" % (
-        path,
-        SMUGGLED,
-        SMUGGLED,
-        SMUGGLED,
-        len(BODY),
-        BODY,
-    )
+        path, SMUGGLED, SMUGGLED, SMUGGLED, len(BODY), BODY,
+    )  # fmt: skip
 
 
 def pipelined(dice: random.Random, request: Request) -> None:
     """More on the same connection; what follows without a key must be refused by itself."""
-    request.after += dice.choice(
-        (
-            hidden_request(dice),
-            b"\r\n\r\n",
-            b"GET / HTTP/1.1\r\n\r\n",
-            b"\x16\x03\x01\x02\x00\x01\x00",
-            b"\x00" * 100,
-            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        )
-    )
+    request.after += dice.choice((
+        hidden_request(dice), b"\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00", b"\x00" * 100,
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ))  # fmt: skip
 
 
 def upgrade(dice: random.Random, request: Request) -> None:
@@ -399,19 +282,10 @@ def upgrade(dice: random.Random, request: Request) -> None:
 
 
 def content_type(dice: random.Random, request: Request) -> None:
-    value = dice.choice(
-        (
-            "text/plain",
-            "",
-            "application/x-www-form-urlencoded",
-            "multipart/form-data",
-            "multipart/form-data; boundary=",
-            "application/json; charset=utf-16",
-            "a" * 3000,
-            "multipart/form-data; boundary=" + "b" * 300,
-            "\x00",
-        )
-    )
+    value = dice.choice((
+        "text/plain", "", "application/x-www-form-urlencoded", "multipart/form-data", "multipart/form-data; boundary=",
+        "application/json; charset=utf-16", "a" * 3000, "multipart/form-data; boundary=" + "b" * 300, "\x00",
+    ))  # fmt: skip
     request.headers = [(name, value if name == "Content-Type" else old) for name, old in request.headers]
 
 
@@ -445,26 +319,10 @@ def two_models(dice: random.Random, request: Request) -> None:
 
 
 def odd_model(dice: random.Random, request: Request) -> None:
-    value = dice.choice(
-        (
-            b"null",
-            b"5",
-            b"[]",
-            b"{}",
-            b'""',
-            b'"m\\u0000"',
-            b'"../m"',
-            b'"' + b"m" * 5000 + b'"',
-            b'"\xff"',
-            b'"\\ud800"',
-            b'"m\n"',
-            b"true",
-            b'"M"',
-            b'"m',
-            b"'m'",
-            b'"m\\"',
-        )
-    )
+    value = dice.choice((
+        b"null", b"5", b"[]", b"{}", b'""', b'"m\\u0000"', b'"../m"', b'"' + b"m" * 5000 + b'"', b'"\xff"',
+        b'"\\ud800"', b'"m\n"', b"true", b'"M"', b'"m', b"'m'", b'"m\\"',
+    ))  # fmt: skip
     request.body = request.body.replace(b'"m"', value)
 
 
@@ -479,24 +337,11 @@ def deep_body(dice: random.Random, request: Request) -> None:
 def broken_json(dice: random.Random, request: Request) -> None:
     text = request.body or b"{}"
     cut = dice.randrange(len(text))
-    request.body = dice.choice(
-        (
-            text[:cut],
-            text + b"}",
-            text[1:],
-            b"\xef\xbb\xbf" + text,
-            text.replace(b":", b"=", 1),
-            b"[" + text + b"]",
-            b"\x00" + text,
-            text + text,
-            text.replace(b" ", b"\x00"),
-            text.replace(b"user", b"\xff\xfe\xc0"),
-            text[:-1] + b", }",
-            b"/*" + text,
-            text.decode("latin-1").encode("utf-16"),
-            text.replace(b'"', b"'"),
-        )
-    )
+    request.body = dice.choice((
+        text[:cut], text + b"}", text[1:], b"\xef\xbb\xbf" + text, text.replace(b":", b"=", 1), b"[" + text + b"]",
+        b"\x00" + text, text + text, text.replace(b" ", b"\x00"), text.replace(b"user", b"\xff\xfe\xc0"),
+        text[:-1] + b", }", b"/*" + text, text.decode("latin-1").encode("utf-16"), text.replace(b'"', b"'"),
+    ))  # fmt: skip
 
 
 def flipped(dice: random.Random, request: Request) -> None:

@@ -38,6 +38,8 @@ ENGINE_PATHS = (
     "/v1/audio/transcriptions", "/v1/images/edits", "/api/chat",
 )  # fmt: skip
 ENGINE_HEADERS = {b"host", b"connection", b"content-length", b"content-type", b"accept", b"x-request-id"}
+PROVIDER, PROVIDER_KEY = "provider.test", "sk-provider-7d793037a0760186574b0282f2f435e7"
+PROVIDER_HEADERS = ENGINE_HEADERS | {b"authorization", b"accept-encoding", b"user-agent"}
 STATUSES = {100, 200, 204, 400, 401, 404, 405, 408, 411, 413, 414, 415, 431, 501, 505}
 """All that may be answered: the engines are well, so no 502, 503 or 504; a 500 would be a fault in Lua."""
 
@@ -100,21 +102,21 @@ class StrictEngine:
 
 @dataclass
 class Guarded:
-    """A gateway that lets nobody in without a key, and the engines of its two models."""
+    """A gateway that lets nobody in without a key, and what is behind it.
+
+    `m` is asked by the body's `model`; `p` by its own path, so its bodies need not name it; `r` is a provider's.
+    """
 
     one: Gateway
-    by_body: StrictEngine
-    """Of `m`, which is asked by the body's `model`."""
-    by_path: StrictEngine
-    """Of `p`, which is asked by its own path, so its bodies need not name it."""
+    engines: list[StrictEngine]
 
     def is_up(self) -> bool:
         answer = httpx.get(f"{self.one.url}/health", headers={"x-api-key": KEY})
-        return bool(answer.json().get("models") == {"m": "up", "p": "up"})
+        return bool(answer.json().get("models") == {"m": "up", "p": "up", "r": "up"})
 
     @property
     def seen(self) -> list[Arrived]:
-        return [*self.by_body.seen, *self.by_path.seen]
+        return [arrived for engine in self.engines for arrived in engine.seen]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -136,19 +138,29 @@ def write_keys(one: Gateway, keys: dict[str, str]) -> None:
 
 @pytest.fixture
 def guarded() -> Iterator[Guarded]:
-    with gateway(workers=2) as one:
-        engines = [StrictEngine(name, one.directory / f"{name}.sock") for name in ("m", "p")]
+    upstream = f"http-{PROVIDER}-80"
+    with gateway(workers=2, remotes=(upstream,)) as one:
+        engines = [StrictEngine(name, one.directory / f"{name}.sock") for name in ("m", "p", "r")]
         one.engines += engines  # type: ignore[arg-type]
         write_keys(one, {"fuzz": KEY})
         paths = {path: path for path in ENGINE_PATHS}
         for engine in engines:
-            one.models[engine.name] = {
-                "upstream_model": engine.name, "replicas": [engine.replica], "paths": paths, "keepalive": True
-            }  # fmt: skip
+            name = engine.name
+            one.models[name] = {"upstream_model": name, "replicas": [engine.replica], "paths": paths, "keepalive": True}
+        secret = one.prefix / "provider.key"
+        secret.write_text(PROVIDER_KEY)
+        # Behind a socket, as one is that a proxy leads to.
+        one.models["r"] |= {
+            "health": "",
+            "remote": {
+                "scheme": "http", "host": PROVIDER, "port": 80, "authority": PROVIDER, "path": "/base/v1", "query": "",
+                "header": "authorization", "key_file": str(secret), "upstream": upstream,
+            },
+        }  # fmt: skip
         one.write_routes()
         one.start()
-        guarded = Guarded(one, *engines)
-        until(guarded.is_up, what="both models up")
+        guarded = Guarded(one, engines)
+        until(guarded.is_up, what="all models up")
         yield guarded
 
 
@@ -214,8 +226,8 @@ def problem_of(answer: tuple[int, bytes, bytes], request: Request) -> str | None
     return None
 
 
-def sent_and_judged(guarded: Guarded, requests: list[Request]) -> Counter[int]:
-    """Send requests; fail when an answer is not as it should be; return how often each status came."""
+def sent_and_judged(guarded: Guarded, requests: list[Request]) -> tuple[Counter[int], list[str]]:
+    """Send requests; return how often each status came, and what is wrong with answers."""
     statuses: Counter[int] = Counter()
     problems = []
     for request, received in zip(requests, asyncio.run(ask_all(guarded.one.port, requests)), strict=True):
@@ -226,9 +238,7 @@ def sent_and_judged(guarded: Guarded, requests: list[Request]) -> Counter[int]:
     print(
         f"{len(requests)} requests, answers by status: {dict(sorted(statuses.items()))}, engines saw {len(guarded.seen)}"
     )
-    first = "\n".join([*problems[:10], *faults(guarded)[:3]])
-    assert not problems, f"{len(problems)} answers are wrong, the first:\n{first}"
-    return statuses
+    return statuses, problems
 
 
 def faults(guarded: Guarded) -> list[str]:
@@ -240,7 +250,8 @@ def faults(guarded: Guarded) -> list[str]:
 def nginx_is_well(guarded: Guarded, workers: set[int]) -> None:
     """The same processes, and nothing in the log that tells of a fault."""
     assert guarded.one.worker_pids() == workers
-    assert faults(guarded) == []
+    lines = faults(guarded)
+    assert lines == [], f"{len(lines)} lines of nginx's log tell of a fault, the first:\n" + "\n".join(lines[:5])
 
 
 def only_one_model(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -260,13 +271,17 @@ def models_of_form(arrived: Arrived) -> list[str]:
 
 
 def is_proper(arrived: Arrived, engine: str) -> None:
-    """What an engine may see: one of the paths, our Host, listed headers, no key, and in a body the one model."""
-    method, path, version = arrived.line.split(b" ")
-    assert (method, version) == (b"POST", b"HTTP/1.1"), arrived
-    assert path.decode() in ENGINE_PATHS, arrived
-    assert [value for name, value in arrived.headers if name == b"host"] == [b"engine"], arrived
+    """What may be seen: one of the paths, a Host of ours, listed headers, no client's key, and in a body the one model."""
+    method, path, version = arrived.line.decode().split(" ")
+    host, prefix, listed = ("engine", "", ENGINE_HEADERS)
+    if engine == "r":
+        host, prefix, listed = PROVIDER, "/base", PROVIDER_HEADERS
+        assert dict(arrived.headers)[b"authorization"].decode() == f"Bearer {PROVIDER_KEY}", arrived
+    assert (method, version) == ("POST", "HTTP/1.1"), arrived
+    assert path.removeprefix(prefix) in ENGINE_PATHS, arrived
+    assert [value.decode() for name, value in arrived.headers if name == b"host"] == [host], arrived
     names = [name for name, _ in arrived.headers]
-    assert set(names) <= ENGINE_HEADERS, arrived
+    assert set(names) <= listed, arrived
     assert len(names) == len(set(names)), arrived
     assert SMUGGLED not in arrived.head, arrived
     assert KEY.encode() not in arrived.head, arrived
@@ -277,23 +292,25 @@ def is_proper(arrived: Arrived, engine: str) -> None:
             body = json.loads(arrived.body, object_pairs_hook=only_one_model)
         except (ValueError, RecursionError):
             return  # the engine's own parser refuses it
-        assert body.get("model", "p") == engine, arrived
+        assert body.get("model", engine if engine != "m" else None) == engine, arrived
 
 
 def test_nothing_without_a_key_reaches_an_engine(guarded: Guarded) -> None:
     workers = guarded.one.worker_pids()
-    sent_and_judged(guarded, [malformed(number, SEED, None) for number in range(COUNT // 2)])
+    _, problems = sent_and_judged(guarded, [malformed(number, SEED, None) for number in range(COUNT // 2)])
     assert [arrived.head for arrived in guarded.seen] == []
     nginx_is_well(guarded, workers)
+    assert not problems, "\n".join(problems[:10])
 
 
 def test_with_a_key_engines_see_only_what_is_proper(guarded: Guarded) -> None:
     workers = guarded.one.worker_pids()
-    statuses = sent_and_judged(guarded, [malformed(number, SEED, KEY) for number in range(COUNT // 2, COUNT)])
+    statuses, problems = sent_and_judged(guarded, [malformed(number, SEED, KEY) for number in range(COUNT // 2, COUNT)])
     assert statuses[200] > COUNT // 50, "hardly anything was let in: the grammar spoils too much to show something"
-    for engine in (guarded.by_body, guarded.by_path):
+    for engine in guarded.engines:
         assert engine.seen
         for arrived in engine.seen:
             is_proper(arrived, engine.name)
     nginx_is_well(guarded, workers)
     assert guarded.is_up()
+    assert not problems, "\n".join(problems[:10])

@@ -28,23 +28,29 @@ DIGEST = hashlib.sha256(KEY.encode()).hexdigest()
 
 # What is no valid key, however near it comes; a request may say several things.
 SHOWN = (
-    "", "Authorization:", "Authorization: Bearer", "Authorization: Bearer ", f"Authorization: {KEY}", f"Authorization: Basic {BASIC}",
-    f"Authorization: Token {KEY}", f"Authorization: Bearer{KEY}", f"Authorization: Bearer,{KEY}", f"Authorization: Bearer {KEY} x",
-    f"Authorization: Bearer {KEY}x", f"Authorization: Bearer {KEY[:-1]}", f"Authorization: Bearer {KEY.upper()}", f'Authorization: Bearer "{KEY}"',
-    f"Authorization: Bearer {DIGEST}", f"Authorization: Bearer {DIGEST[:16]}", f"Authorization: Bearer {KEY}\x00", f"Authorization: Bearer {KEY}%00",
-    f"Authorization: Bearer {'a' * 600}", "Authorization: Bearer null", f"Proxy-Authorization: Bearer {KEY}", f"Cookie: api-key={KEY}",
-    f"x_api_key: {KEY}", f"api_key: {KEY}", f"X-Api-Key: {KEY[:-1]}", f"api-key: Bearer {KEY}x", f"X-Auth: {KEY}", f"Authorization : Bearer {KEY}",
-    "X-Forwarded-For: 127.0.0.1", "X-Real-IP: unix:", 'Forwarded: for="unix:"', "X-Original-URL: /health", "X-Rewrite-URL: /health",
-    "X-HTTP-Method-Override: GET", "Origin: http://a\r\nAccess-Control-Request-Method: POST", f"Referer: http://a/?key={KEY}",
-    f"Content-Type: multipart/form-data; boundary={KEY}", "Upgrade: websocket\r\nConnection: Upgrade", "Connection: Authorization",
+    "", "Authorization:", "Authorization: Bearer", "Authorization: Bearer ", f"Authorization: {KEY}",
+    f"Authorization: Basic {BASIC}", f"Authorization: Token {KEY}", f"Authorization: Bearer{KEY}",
+    f"Authorization: Bearer,{KEY}", f"Authorization: Bearer {KEY} x", f"Authorization: Bearer {KEY}x",
+    f"Authorization: Bearer {KEY[:-1]}", f"Authorization: Bearer {KEY.upper()}", f'Authorization: Bearer "{KEY}"',
+    f"Authorization: Bearer {DIGEST}", f"Authorization: Bearer {DIGEST[:16]}", f"Authorization: Bearer {KEY}\x00",
+    f"Authorization: Bearer {KEY}%00", f"Authorization: Bearer {'a' * 600}", "Authorization: Bearer null",
+    f"Proxy-Authorization: Bearer {KEY}", f"Cookie: api-key={KEY}", f"x_api_key: {KEY}", f"api_key: {KEY}",
+    f"X-Api-Key: {KEY[:-1]}", f"api-key: Bearer {KEY}x", f"X-Auth: {KEY}", f"Authorization : Bearer {KEY}",
+    "X-Forwarded-For: 127.0.0.1", "X-Real-IP: unix:", 'Forwarded: for="unix:"', "X-Original-URL: /health",
+    "X-Rewrite-URL: /health", "X-HTTP-Method-Override: GET", "Origin: http://a\r\nAccess-Control-Request-Method: POST",
+    f"Referer: http://a/?key={KEY}", f"Content-Type: multipart/form-data; boundary={KEY}",
+    "Upgrade: websocket\r\nConnection: Upgrade", "Connection: Authorization",
 )  # fmt: skip
 LINES = (
-    f"POST {CHAT} HTTP/1.1", f"POST /large{CHAT} HTTP/1.1", f"POST /{CHAT} HTTP/1.1", "POST /v1/%63hat/completions HTTP/1.1", f"POST /health/..{CHAT} HTTP/1.1",
-    f"POST /health/%2e%2e{CHAT} HTTP/1.1", f"POST /health/..;{CHAT} HTTP/1.1", f"POST /health%00{CHAT} HTTP/1.1", f"POST http://127.0.0.1{CHAT} HTTP/1.1",
-    f"POST http://unix:/health{CHAT} HTTP/1.1", f"POST {CHAT}/ HTTP/1.1", f"POST {CHAT}?api_key={KEY}&key={KEY}&access_token={KEY} HTTP/1.1", f"POST {CHAT}#/health HTTP/1.1",
-    f"POST {CHAT} HTTP/1.0", f"post {CHAT} HTTP/1.1", f"GET {CHAT} HTTP/1.1", f"HEAD {CHAT} HTTP/1.1", f"OPTIONS {CHAT} HTTP/1.1", f"PUT {CHAT} HTTP/1.1",
-    "GET /v1/models HTTP/1.1", "GET /v1/models/large HTTP/1.1", "GET /large/v1/models HTTP/1.1", "GET /api/tags HTTP/1.1", "HEAD /v1/models HTTP/1.1",
-    "GET /failure HTTP/1.1", "POST /V1/chat/completions HTTP/1.1", "POST /v1\\chat\\completions HTTP/1.1",
+    f"POST {CHAT} HTTP/1.1", f"POST /large{CHAT} HTTP/1.1", f"POST /{CHAT} HTTP/1.1",
+    "POST /v1/%63hat/completions HTTP/1.1", f"POST /health/..{CHAT} HTTP/1.1", f"POST /health/%2e%2e{CHAT} HTTP/1.1",
+    f"POST /health/..;{CHAT} HTTP/1.1", f"POST /health%00{CHAT} HTTP/1.1", f"POST http://127.0.0.1{CHAT} HTTP/1.1",
+    f"POST http://unix:/health{CHAT} HTTP/1.1", f"POST {CHAT}/ HTTP/1.1",
+    f"POST {CHAT}?api_key={KEY}&key={KEY}&access_token={KEY} HTTP/1.1", f"POST {CHAT}#/health HTTP/1.1",
+    f"POST {CHAT} HTTP/1.0", f"post {CHAT} HTTP/1.1", f"GET {CHAT} HTTP/1.1", f"HEAD {CHAT} HTTP/1.1",
+    f"OPTIONS {CHAT} HTTP/1.1", f"PUT {CHAT} HTTP/1.1", "GET /v1/models HTTP/1.1", "GET /v1/models/large HTTP/1.1",
+    "GET /large/v1/models HTTP/1.1", "GET /api/tags HTTP/1.1", "HEAD /v1/models HTTP/1.1", "GET /failure HTTP/1.1",
+    "POST /V1/chat/completions HTTP/1.1", "POST /v1\\chat\\completions HTTP/1.1",
 )  # fmt: skip
 HOSTS = ("gateway", "localhost", "unix:", "inside.sock", "engine", "")
 
@@ -164,11 +170,22 @@ def test_a_key_opens_in_each_of_the_three_headers_and_goes_no_further(locked: Lo
 @pytest.mark.parametrize(
     "body",
     [
-        b'{"model": "large"}', b'{"mod\\u0065l": "large"}', b'{"model": "l\\u0061rge"}', b'{"model": "big"}', b'{"model": "small", "model": "large"}',
-        b'{"model": "large", "model": "small"}', b'{"model": "small", "\\u006dodel": "large"}', b'{"model": "small"}{"model": "large"}',
-        b'\xef\xbb\xbf{"model": "large"}', b'{"model": "large\\u0000"}', b'{"model": ["large"]}', b'{"model": "LARGE"}', b'{"model": " large"}', b'[{"model": "large"}]',
-    ],
-)  # fmt: skip
+        b'{"model": "large"}',
+        b'{"mod\\u0065l": "large"}',
+        b'{"model": "l\\u0061rge"}',
+        b'{"model": "big"}',
+        b'{"model": "small", "model": "large"}',
+        b'{"model": "large", "model": "small"}',
+        b'{"model": "small", "\\u006dodel": "large"}',
+        b'{"model": "small"}{"model": "large"}',
+        b'\xef\xbb\xbf{"model": "large"}',
+        b'{"model": "large\\u0000"}',
+        b'{"model": ["large"]}',
+        b'{"model": "LARGE"}',
+        b'{"model": " large"}',
+        b'[{"model": "large"}]',
+    ],  # fmt: skip
+)
 def test_a_key_for_one_model_opens_no_other(locked: Locked, body: bytes) -> None:
     for path in (CHAT, f"/large{CHAT}", f"/big{CHAT}", f"/l%61rge{CHAT}"):
         assert locked.ask(NARROW, path, body).status_code in (400, 404)
@@ -208,7 +225,7 @@ def test_a_form_cannot_name_two_models(locked: Locked, name: str) -> None:
         "; BOUNDARY=other",
         "; boundary*=other",
         ", multipart/form-data; boundary=other",
-    ],
+    ],  # fmt: skip
 )
 def test_a_form_has_one_boundary_for_us_and_for_the_engine(locked: Locked, more: str) -> None:
     """Between two boundaries lie two forms: we must not read one and the engine the other."""
@@ -234,9 +251,11 @@ def test_a_key_for_one_model_is_told_of_no_other(locked: Locked) -> None:
 
 
 BROKEN = (
-    "", "{", "null", "[]", '{"version": 2, "keys": []}', '{"version": 1}', '{"version": 1, "keys": [{}]}', '{"version": 1, "keys": {"a": 1}}',
+    "", "{", "null", "[]", '{"version": 2, "keys": []}', '{"version": 1}', '{"version": 1, "keys": [{}]}',
+    '{"version": 1, "keys": {"a": 1}}',
     json.dumps({"version": 1, "keys": [digest("all", KEY), {"name": "b", "sha256": "zz"}]}),
-    json.dumps({"version": 1, "keys": [digest("all", KEY) | {"models": "small"}]}), json.dumps({"version": 1, "keys": [digest("all", KEY) | {"expires": "never"}]}),
+    json.dumps({"version": 1, "keys": [digest("all", KEY) | {"models": "small"}]}),
+    json.dumps({"version": 1, "keys": [digest("all", KEY) | {"expires": "never"}]}),
 )  # fmt: skip
 
 

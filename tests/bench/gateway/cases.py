@@ -31,7 +31,7 @@ class Plan:
     load_core: int
 
 
-FULL = {"small": 3.0, "large": 3.0, "streams": 200, "tokens": 100, "idle": 5.0}
+FULL = {"small": 2.0, "large": 2.0, "streams": 200, "tokens": 100, "idle": 5.0}
 QUICK = {"small": 0.8, "large": 0.5, "streams": 200, "tokens": 20, "idle": 0.5}
 
 
