@@ -15,6 +15,7 @@ from appliance.cli import (
     detect,
     doctor,
     generations,
+    keys,
     models,
     plans,
     services,
@@ -34,7 +35,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich would double the time that --help takes
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-for module in (plans, catalog, detect, doctor, models, update, store, config, services, generations):
+for module in (plans, catalog, detect, doctor, models, update, keys, store, config, services, generations):
     module.register(app)
 
 

@@ -95,6 +95,13 @@ def add_model(
     model_there: tuning.ModelThere = "",
     base_url: tuning.BaseUrl = "",
     api_key_file: tuning.ApiKeyFile = "",
+    balance: tuning.Balance = "lru",
+    limit: tuning.Limit = None,
+    queue: tuning.Queue = None,
+    retry: tuning.Retry = "unsent",
+    fallback: tuning.Fallback = "",
+    alias: tuning.Alias = None,
+    expose: tuning.Expose = None,
     catalog: Catalog = None,
     replan: Replan = False,
     ignore: Ignore = None,
@@ -106,7 +113,7 @@ def add_model(
 ) -> int:
     """Serve one more model beside those that are served already."""
     from appliance.acquire.source import Source
-    from appliance.domain.spec import ModelSpec, Tuning
+    from appliance.domain.spec import ModelSpec, Serving, Tuning
     from appliance.flows import converge, documents, names, secrets
     from appliance.options import plain
 
@@ -129,6 +136,15 @@ def add_model(
         options=tuple((plain(key), value) for key, value in _pairs("--set", options or [])),
         version=engine_version,
         adapters=tuning.adapters(lora or []),
+        serving=Serving(
+            balance=balance,
+            limit=limit,
+            queue=queue,
+            retry=retry,
+            fallback=fallback,
+            aliases=tuple(alias or ()),
+            expose=tuple(expose or ()),
+        ),
         tuning=Tuning(
             dtype=dtype,
             batched_tokens=batched_tokens,
@@ -175,7 +191,7 @@ def list_models(prefix: Prefix = "", as_json: Json = False) -> int:
     """Show the models that are configured."""
     from appliance.flows.site import installed
     from appliance.report import amount_text
-    from appliance.verify import address
+    from appliance.verify import url
 
     here = site(prefix, as_json=as_json)
     deployment = installed(here).deployment
@@ -190,7 +206,7 @@ def list_models(prefix: Prefix = "", as_json: Json = False) -> int:
             "context": next(
                 0 if item.remote else item.setting.context for item in deployment.services if item.model == model.name
             ),
-            "endpoint": f"http://{address(deployment)}/{model.name}/v1",
+            "endpoint": f"{url(deployment)}/{model.name}/v1",
         }
         for model in deployment.models
     ]

@@ -13,6 +13,15 @@ HEALTH: Final = "/v1/models/{model}"
 PARALLEL: Final = 4
 ADDRESS: Final = "tcp"
 FILLS: Final = False
+ROUTES: Final = (
+    "/v1/responses",
+    "/v1/messages",
+    "/v1/audio/transcriptions",
+    "/api/chat",
+    "/api/generate",
+    "/api/embed",
+)
+"""What it can be asked beside what every engine can."""
 PROCESS: Final = 160 * MIB
 """Bytes of its server and its runner (inferred)."""
 

@@ -14,6 +14,14 @@ HEALTH: Final = "/health"
 PARALLEL: Final = 1
 ADDRESS: Final = "tcp"
 FILLS: Final = True
+ROUTES: Final = (
+    "/v1/responses",
+    "/v1/messages",
+    "/v1/messages/count_tokens",
+    "/v1/score",
+    "/v1/audio/transcriptions",
+)
+"""What it can be asked beside what every engine can."""
 MODELSCOPE: Final = "SGLANG_USE_MODELSCOPE"
 FLAGS: Final[Flags] = {
     "context": said("--context-length"),

@@ -13,6 +13,8 @@ HEALTH: Final = "/health"
 PARALLEL: Final = 1
 ADDRESS: Final = "tcp"
 FILLS: Final = False
+ROUTES: Final = {"/v1/rerank": "/rerank"}
+"""Its own path for it."""
 BATCH: Final = 16384
 """Tokens that are computed at once, its own default."""
 PROCESS: Final = GIB

@@ -72,6 +72,7 @@ def uninstall(site: Site, *, purge_models: bool) -> tuple[str, ...]:
         doomed = [layout.cache, layout.log, layout.run, f"{layout.state}/generations"]
         doomed += [f"{layout.state}/engines", f"{layout.state}/gateway"]
         doomed += [f"{layout.state}/store"] if purge_models else []
+        Path(layout.keys).unlink(missing_ok=True)
         for path in doomed:
             shutil.rmtree(path, ignore_errors=True)
         for name in ("catalog.json", "lock"):
