@@ -173,6 +173,8 @@ def check_hub(hub: Hub) -> None:
         raise SpecError(f"hub.endpoint: {hub.endpoint!r} is no address", hint="for example https://hf-mirror.com")
     if hub.modelscope and not (DOMAIN.fullmatch(hub.modelscope) or ADDRESS.fullmatch(hub.modelscope)):
         raise SpecError(f"hub.modelscope: {hub.modelscope!r} is no domain", hint="for example www.modelscope.ai")
+    if hub.ollama and not (DOMAIN.fullmatch(hub.ollama) or ADDRESS.fullmatch(hub.ollama)):
+        raise SpecError(f"hub.ollama: {hub.ollama!r} is no address", hint="for example https://registry.ollama.ai")
     if hub.source not in SOURCES:
         raise SpecError(f"hub.source: {hub.source!r} is no hub", hint=f"one of {', '.join(SOURCES)}")
     if hub.token_file and (not hub.token_file.startswith("/") or CONTROL.search(hub.token_file)):

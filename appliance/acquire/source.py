@@ -23,6 +23,8 @@ class Source:
 
     offline: bool = False
     """Nothing may reach the network."""
+    state: str = ""
+    """Directory whose catalog says which packages a compiler is unpacked from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from appliance.cli.site import (
     Replan,
     finish,
     known_models,
+    layout,
     site,
 )
 from appliance.errors import UsageError
@@ -27,9 +28,10 @@ EXAMPLES = {"--set": "temp=0.7", "--env": "VLLM_LOGGING_LEVEL=DEBUG"}
 
 def known_names(incomplete: str) -> list[str]:
     """Return the names of the catalog that begin so, for the shells' completion."""
+    from appliance.catalog.models import load
     from appliance.catalog.models.names import names
 
-    return [name for name in names() if name.startswith(incomplete)]
+    return [name for name in names(load(state=layout("").state)) if name.startswith(incomplete)]
 
 
 def register(app: typer.Typer) -> None:
@@ -59,7 +61,9 @@ def add_model(
             help="Of a model of the catalog: Q4_K_M, fp8, awq, bf16; of any other, as the engine calls it.",
         ),
     ] = "",
-    hub: Annotated[str, typer.Option(help="Where a model of the catalog comes from: hf, or ms for ModelScope.")] = "hf",
+    hub: Annotated[
+        str, typer.Option(help="Where a model of the catalog comes from: auto, hf, ms for ModelScope, ollama.")
+    ] = "auto",
     engine: Annotated[str, typer.Option(help="auto, or one of `catalog list`.")] = "auto",
     context: Annotated[int | None, typer.Option(help="Tokens for each request.")] = None,
     parallel: Annotated[

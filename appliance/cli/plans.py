@@ -1,7 +1,7 @@
 """install, plan, apply, verify, uninstall."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -158,18 +158,18 @@ def uninstall(
     return code
 
 
-def preview(command: str, planned: "Planned", *, as_json: bool) -> int:
-    """Print what would change."""
+def preview(command: str, planned: "Planned", more: dict[str, Any] | None = None, *, as_json: bool) -> int:
+    """Print what would change; `more` is for the JSON."""
     from appliance import codec
 
     text = _plan_text(planned) + ("\n\n" + planned.diff if planned.diff else "")
     deployment = codec.to_data(planned.changes.deployment)
-    data = {"pending": planned.pending, "diff": planned.diff, "deployment": deployment}
+    data = {"pending": planned.pending, "diff": planned.diff, "deployment": deployment, **(more or {})}
     return finish(Result(command=command, data=data, text=text), as_json=as_json)
 
 
-def report(command: str, done: "Converged", *, as_json: bool) -> int:
-    """Print what was done, and how to use it."""
+def report(command: str, done: "Converged", more: dict[str, Any] | None = None, *, as_json: bool) -> int:
+    """Print what was done, and how to use it; `more` is for the JSON."""
     from dataclasses import asdict
 
     from appliance.verify import url
@@ -184,6 +184,7 @@ def report(command: str, done: "Converged", *, as_json: bool) -> int:
         "endpoint": f"{base}/v1",
         "models": [{"name": item.name, "endpoint": f"{base}/{item.name}/v1"} for item in deployment.models],
         "checks": [asdict(item) for item in done.checks],
+        **(more or {}),
     }
     lines = [f"changed={len(changed)}"]
     lines += [f"kept your edit of a file of ours: {path}" for path in done.report.kept]

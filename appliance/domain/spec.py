@@ -75,7 +75,8 @@ class ModelSpec:
     """Served model name and URL path segment: `[a-z0-9][a-z0-9.-]{0,62}`."""
     source: str
     """`builtin:smoke`, the absolute path of a GGUF file (any shard) or a safetensors directory, or where a hub has it:
-    `hf:OWNER/REPO@COMMIT`, `hf:OWNER/REPO@COMMIT/FILE.gguf`, the same with `ms:`, `https://HOST/FILE.gguf#sha256=HEX`,
+    `hf:OWNER/REPO@COMMIT`, `hf:OWNER/REPO@COMMIT/FILE.gguf`, the same with `ms:`, `ollama:NAME:TAG@sha256:HEX`,
+    `https://HOST/FILE.gguf#sha256=HEX`,
     or who else serves it: `remote:PROVIDER/MODEL`."""
     engine: str = "auto"
     version: str = ""
@@ -113,6 +114,8 @@ class Hub:
     """Hugging Face, or a mirror of it: `https://hf-mirror.com` (HF_ENDPOINT)."""
     modelscope: str = ""
     """ModelScope's domain, `www.modelscope.ai`, or a URL (MODELSCOPE_DOMAIN)."""
+    ollama: str = ""
+    """Ollama's registry, or a mirror of it: `https://registry.ollama.ai`."""
     source: str = "auto"
     """Which hub a plain OWNER/REPO is for: `hf`, `ms`, or `auto`, the first that answers."""
     token_file: str = ""

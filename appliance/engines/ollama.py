@@ -33,8 +33,9 @@ def refuse(model: Model, host: Host, release: Release) -> str | None:
     weights = model.weights
     if weights.format != "gguf":
         return f"reads GGUF files only here, {model.name} is {weights.format}"
-    if len(weights.files) > 1:
-        return f"takes a model in one file, {model.name} is in {len(weights.files)}"
+    parts = sum(file.name.endswith(".gguf") for file in weights.files)
+    if parts > 1:
+        return f"takes a model in one file, {model.name} is in {parts}"
     if any(one.kind == "program" and one.ref not in dict(host.tools) for one in release.artifacts):
         return "is not installed on this machine, and is in no registry of packages"
     return None

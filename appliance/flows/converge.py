@@ -75,7 +75,7 @@ class Terms:
     """How a plan is made, beside what is wanted."""
 
     catalog: str | None = None
-    """Path of a catalog that replaces the one that comes with this version."""
+    """Path of a catalog that replaces the one that holds here."""
     replan: bool = False
     """Plan what runs already anew too: it may get other GPUs, another engine or more context."""
     ignore: tuple[str, ...] | None = None
@@ -103,7 +103,7 @@ def planned(site: Site, edit: Edit, terms: Terms = Terms(), host: Host | None = 
     if terms.ignore is not None and not host:
         doctor.require(site, here, spec, doctor.known(terms.ignore))
     before = record.deployment if record and not host else None
-    rows = load_catalog(terms.catalog)
+    rows = load_catalog(terms.catalog, state=site.layout.state)
 
     def deployment_of(*, whole: bool) -> Deployment:
         models = tuple(model_files.resolve(item, record, hubs, whole=whole) for item in spec.models)
@@ -270,6 +270,7 @@ def bring_about(site: Site, changes: Changeset, source: Source, *, doubted: str 
     deployment = changes.deployment
     _preflight(site, deployment)
     site.progress.step("acquire", "engine, gateway and weights")
+    source = replace(source, state=site.layout.state)
     acquire.acquire(deployment, site.machine, source, site.progress)
     checks: list[verify.Check] = []
     asked = _asked(site, deployment, doubted, offline=source.offline)

@@ -75,7 +75,8 @@ def uninstall(site: Site, *, purge_models: bool) -> tuple[str, ...]:
         Path(layout.keys).unlink(missing_ok=True)
         for path in doomed:
             shutil.rmtree(path, ignore_errors=True)
-        Path(layout.state, "lock").unlink(missing_ok=True)
+        for name in ("catalog.json", "lock"):
+            Path(layout.state, name).unlink(missing_ok=True)
     for path in (f"{layout.etc}/models.d", layout.etc, layout.state):
         if Path(path).is_dir() and not any(Path(path).iterdir()):
             Path(path).rmdir()

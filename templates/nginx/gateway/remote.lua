@@ -19,6 +19,16 @@ local KEPT = { ["content-length"] = true, ["transfer-encoding"] = true, ["accept
 -- By path of the key file: a function that tells of changes, and the key.
 local files, secrets = {}, {}
 
+-- The `upstream` blocks of the configuration that this worker runs with: routes are reread before a reload is over.
+local blocks = {}
+do
+    local conf = assert(io.open(ngx.config.prefix() .. "nginx.conf", "rb"))
+    for name in conf:read("*a"):gmatch('\n%s*upstream%s+"?([%w.-]+)') do
+        blocks[name] = true
+    end
+    conf:close()
+end
+
 local M = {}
 
 local function reread(path)
@@ -53,6 +63,11 @@ end
 --- Says where a request goes and with which key; ends it where that is not known.
 function M.aim(model, path)
     local remote, var = model.remote, ngx.var
+    if not blocks[remote.upstream] then
+        return errors.refuse(
+            503, "model_starting", "the gateway is about to know the provider of '" .. model.name .. "'", errors.RETRY_AFTER
+        )
+    end
     local key_file = remote.key_file ~= "" and remote.key_file or nil
     if key_file then
         reread(key_file)
