@@ -13,6 +13,8 @@ HEALTH: Final = "/v1/models/{model}"
 PARALLEL: Final = 4
 ADDRESS: Final = "tcp"
 FILLS: Final = False
+KEPT: Final = True
+"""It waits for many connections at once; a new one for each request costs as much as the gateway does."""
 ROUTES: Final = (
     "/v1/responses",
     "/v1/messages",

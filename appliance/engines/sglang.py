@@ -14,6 +14,8 @@ HEALTH: Final = "/health"
 PARALLEL: Final = 1
 ADDRESS: Final = "tcp"
 FILLS: Final = True
+KEPT: Final = True
+"""It waits for many connections at once; a new one for each request costs as much as the gateway does."""
 ROUTES: Final = (
     "/v1/responses",
     "/v1/messages",

@@ -35,6 +35,7 @@ def pages(deployment: Deployment, units: tuple[Unit, ...]) -> tuple[Page, ...]:
             names={
                 "units": tuple((program(item.service.name), item) for item in units),
                 "gateway": deployment.gateway.program_only,
+                "listen": deployment.spec.listen,
                 "inside": deployment.layout.inside,
                 "layout": deployment.layout,
                 "user": deployment.user,

@@ -51,9 +51,15 @@ local function field(head)
     end
 end
 
---- What separates the parts, from the request's content type; nil when it does not say.
+--- What separates the parts, from the request's content type; nil when it does not say, or says it twice.
 local function boundary(content_type)
-    local found = content_type:match('[;%s]boundary="([^"]+)"') or content_type:match('[;%s]boundary=([^%s;"]+)')
+    local low = content_type:lower()
+    local _, at = low:find("^%s*multipart/form%-data%s*;%s*boundary=")
+    -- Readers differ on which of two counts, so the engine might see other parts than we do.
+    if not at or low:find("boundary", at, true) then
+        return nil
+    end
+    local found = content_type:match('^"([%w\'()+_,./:=? -]+)"%s*$', at + 1) or content_type:match('^([%w\'()+_,./:=?-]+)%s*$', at + 1)
     return found and #found <= 70 and found or nil
 end
 
