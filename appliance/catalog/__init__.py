@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -54,6 +54,17 @@ def catalog() -> Catalog:
     parts = [f"engines/{name}.yaml" for name in document.pop("parts")]
     pages = [codec.read_yaml((DIRECTORY / part).read_text(), source=f"catalog {part}") for part in parts]
     return _read({**document, "releases": [row for page in pages for row in page["releases"]]}, source=source)
+
+
+def only(rows: Catalog, artifacts: tuple[Artifact, ...]) -> Catalog:
+    """Return the catalog less what is made of anything else than these artifacts, whatever machine they are for."""
+    there = {(one.kind, one.name, one.ref) for one in artifacts}
+    kept = (
+        replace(row, artifacts=tuple(one for one in row.artifacts if (one.kind, one.name, one.ref) in there))
+        for row in rows.releases
+    )
+    whole = zip(kept, rows.releases, strict=True)
+    return replace(rows, releases=tuple(row for row, before in whole if row.artifacts or not before.artifacts))
 
 
 @cache

@@ -11,9 +11,10 @@ from pathlib import Path
 from appliance import acquire, codec, specfile, verify
 from appliance.acquire import hub, store
 from appliance.acquire import models as model_files
-from appliance.acquire.source import Source
+from appliance.acquire.source import Carried, Source
 from appliance.apply import Report, apply, differences
 from appliance.catalog import load as load_catalog
+from appliance.catalog import only
 from appliance.detect import detect, ports
 from appliance.domain.changes import Changeset, Record
 from appliance.domain.deployment import Deployment, Model
@@ -78,6 +79,10 @@ class Terms:
     """Findings of the doctor that do not stop it; None = it is not asked."""
     offline: bool = False
     """No hub is asked."""
+    whole: bool = False
+    """Read new weights whole for another machine's plan, too."""
+    bundle: Carried | None = None
+    """Models in it are known, and no engines but those in it and those that are here already are chosen from."""
 
 
 def planned(site: Site, edit: Edit, terms: Terms = Terms(), host: Host | None = None) -> Planned:
@@ -89,7 +94,9 @@ def planned(site: Site, edit: Edit, terms: Terms = Terms(), host: Host | None = 
     record = site.generations.record()
     spec = specfile.check(edit(there))
     hubs = access(site, spec, offline=terms.offline)
-    spec = specfile.check(_pinned(spec, there, record, hubs))
+    carried = terms.bundle.models if terms.bundle else ()
+    known = (*(record.deployment.models if record else ()), *carried)
+    spec = specfile.check(_pinned(spec, there, known, hubs))
     here = host or detect(site.machine, state=site.layout.state)
     if site.layout.prefix == "/":
         here = replace(here, root=True)  # it will be root who puts it in force, whoever asks
@@ -97,17 +104,19 @@ def planned(site: Site, edit: Edit, terms: Terms = Terms(), host: Host | None = 
         doctor.require(site, here, spec, doctor.known(terms.ignore))
     before = record.deployment if record and not host else None
     rows = load_catalog(terms.catalog)
+    if terms.bundle:
+        rows = only(rows, (*terms.bundle.artifacts, *(record.deployment.artifacts if record else ())))
 
     def deployment_of(*, whole: bool) -> Deployment:
-        models = tuple(model_files.resolve(item, record, hubs, whole=whole) for item in spec.models)
-        _refuse_dead_links(models, site)
+        models = tuple(model_files.resolve(item, record, hubs, whole=whole, carried=carried) for item in spec.models)
+        _refuse_dead_links(models, site, terms.bundle)
         return decide(
             spec, models, here, site.layout, rows, python=sys.executable, before=before, anew=terms.replan
         )  # fmt: skip
 
     # Headers first: nobody should wait for the digests of weights that do not fit.
     deployment = deployment_of(whole=False)
-    deployment = deployment if host else deployment_of(whole=True)
+    deployment = deployment if host and not terms.whole else deployment_of(whole=True)
     changes = render(deployment, specfile.files(spec, files, site.layout))
     if host:
         return Planned(changes=changes, pending=(), diff="", host=host, elsewhere=True)
@@ -120,12 +129,13 @@ def access(site: Site, spec: ApplianceSpec, *, offline: bool = False) -> hub.Acc
     return hub.access(told, cache=site.layout.cache, state=site.layout.state, progress=site.progress)
 
 
-def _pinned(spec: ApplianceSpec, before: ApplianceSpec, record: Record | None, hubs: hub.Access) -> ApplianceSpec:
+def _pinned(spec: ApplianceSpec, before: ApplianceSpec, known: tuple[Model, ...], hubs: hub.Access) -> ApplianceSpec:
     """Write hub and commit into the sources of models that are new, and of plain ones: they stay what they were.
 
-    A source that somebody wrote by hand without a revision stays as it is; the record holds what it stood for.
+    A source that somebody wrote by hand without a revision stays as it is; the record holds what it stood for. What is
+    `known` is not asked for.
     """
-    recorded = {(model.name, model.source) for model in record.deployment.models} if record else set()
+    recorded = {(model.name, model.source) for model in known}
 
     def one(item: ModelSpec) -> ModelSpec:
         by_hand = item in before.models and ":" in item.source
@@ -140,7 +150,7 @@ def converge(site: Site, edit: Edit, source: Source, terms: Terms = Terms()) -> 
     with lock(Path(site.layout.state, "lock"), site.command):
         site.progress.step("detect")
         plan = planned(site, edit, replace(terms, offline=terms.offline or source.offline))
-        return _bring_about(site, plan.changes, source)
+        return bring_about(site, plan.changes, source)
 
 
 def install(site: Site, source: Source, *, edit: Edit, terms: Terms = Terms()) -> Converged:
@@ -194,7 +204,7 @@ def apply_plan(site: Site, deployment: Deployment, source: Source) -> Converged:
     with lock(Path(site.layout.state, "lock"), site.command):
         _, files = read_spec(site)
         specfile.check(deployment.spec)
-        return _bring_about(site, render(deployment, specfile.files(deployment.spec, files, site.layout)), source)
+        return bring_about(site, render(deployment, specfile.files(deployment.spec, files, site.layout)), source)
 
 
 def preview_plan(site: Site, deployment: Deployment) -> Planned:
@@ -204,9 +214,10 @@ def preview_plan(site: Site, deployment: Deployment) -> Planned:
     return _planned(site, changes, site.generations.record(), detect(site.machine, state=site.layout.state))
 
 
-def _bring_about(site: Site, changes: Changeset, source: Source) -> Converged:
+def bring_about(site: Site, changes: Changeset, source: Source) -> Converged:
+    """Acquire what a changeset needs and put it in force; the lock must be held."""
     deployment = changes.deployment
-    _preflight(site, deployment)
+    _preflight(site, deployment, source)
     site.progress.step("acquire", "engine, gateway and weights")
     acquire.acquire(deployment, site.machine, source, site.progress)
     checks: list[verify.Check] = []
@@ -230,7 +241,7 @@ def _planned(site: Site, changes: Changeset, record: Record | None, host: Host) 
     return Planned(changes=changes, pending=pending, diff="".join(parts), host=host)
 
 
-def _preflight(site: Site, deployment: Deployment) -> None:
+def _preflight(site: Site, deployment: Deployment, source: Source) -> None:
     """Refuse what would fail later, with the numbers. Raises HostError."""
     spec = deployment.spec
     record = site.generations.record()
@@ -244,18 +255,14 @@ def _preflight(site: Site, deployment: Deployment) -> None:
             f"port {spec.port} is taken{f' by {holder}' if holder else ''}",
             hint=f"stop it, or choose another: --listen {spec.host}:{spec.port + 1}",
         )
-    _refuse_small_disk(deployment)
+    engines, weights = acquire.missing(deployment, source.bundle)
+    refuse_small_disk(deployment.layout.state, engines, weights)
 
 
 def _gateway_runs(site: Site) -> bool:
     record = site.generations.record()
     states = verify.states(record.deployment, site.machine) if record else ()
     return any(state.name == "gateway" and state.state in ("running", "starting") for state in states)
-
-
-def _refuse_small_disk(deployment: Deployment) -> None:
-    engines, weights = acquire.missing(deployment)
-    refuse_small_disk(deployment.layout.state, engines, weights)
 
 
 def refuse_small_disk(state: str, engines: int, weights: int) -> None:
@@ -272,8 +279,10 @@ def refuse_small_disk(state: str, engines: int, weights: int) -> None:
         )
 
 
-def _refuse_dead_links(models: tuple[Model, ...], site: Site) -> None:
+def _refuse_dead_links(models: tuple[Model, ...], site: Site, bundle: Carried | None) -> None:
     for model in models:
+        if bundle and bundle.has_model(model):
+            continue
         gone = [file.path for file in model.weights.files if not file.url and not Path(file.path).exists()]
         if gone and not store.has(model, site.layout.state):
             raise ArtifactError(f"{model.name}: {gone[0]} is gone and no copy is in the store")

@@ -70,7 +70,7 @@ def uninstall(site: Site, *, purge_models: bool) -> tuple[str, ...]:
         site.progress.step("stop", "and remove what was written")
         left = remove_everything(record, site.generations, site.machine) if record else ()
         doomed = [layout.cache, layout.log, layout.run, f"{layout.state}/generations"]
-        doomed += [f"{layout.state}/engines", f"{layout.state}/gateway"]
+        doomed += [f"{layout.state}/engines", f"{layout.state}/gateway", f"{layout.state}/bundles"]
         doomed += [f"{layout.state}/store"] if purge_models else []
         for path in doomed:
             shutil.rmtree(path, ignore_errors=True)

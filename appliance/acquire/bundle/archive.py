@@ -1,0 +1,340 @@
+"""Writes a bundle in one pass: payloads as they come, then index and signature into the place left for them."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from appliance import codec
+from appliance.acquire.bundle.files import identity
+from appliance.bundle import index as indexes
+from appliance.bundle import oci, parts, tar
+from appliance.bundle.index import CHUNK, Base, Index, Payload
+from appliance.errors import ArtifactError, SpecError
+from appliance.report import Bar
+from appliance.system.pump import Fill, pump
+from appliance.system.spool import Spool
+
+SETTLED: Final = 64 << 20
+"""Bytes after which what was written is brought to the disk and into the journal: as much may be written again."""
+WINDOW: Final = 64 << 20
+
+Sign = Callable[[bytes], bytes]
+
+
+class Archive:
+    """A bundle that is being written. The same inputs, said in the same order, give the same bytes.
+
+    A run that was killed is taken up: what its journal says is done is not written again.
+    """
+
+    def __init__(
+        self, target: Path, *, slot: int, mark: str, split: int, chunk: int, base: frozenset[str], bar: Bar
+    ) -> None:
+        """Write to `target`; `slot` bytes are for the index, `mark` tells whether a journal is of this bundle."""
+        self.target, self._slot, self._chunk, self._base, self._bar = target, slot, chunk, base, bar
+        self._split = split
+        self._spool = Spool(target, room=split - parts.HEADER if split else 0, skip=parts.HEADER if split else 0)
+        self._place = tar.first(slot)
+        self.payloads: list[Payload] = []
+        self.left_out: dict[str, Base] = {}
+        self._known: set[str] = set()
+        self._journal = _Journal(target.with_name(f".{target.name}.journal"), f"{mark} {slot} {split} {chunk}")
+        self._unsettled = 0
+
+    def __enter__(self) -> Self:
+        if not self._journal.lines:
+            self._spool.discard()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._spool.close()
+        self._journal.close()
+
+    def add(self, kind: str, content: bytes) -> str:
+        """Add a small payload and return its digest."""
+        return self.stream(kind, len(content), _Bytes(content), known=hashlib.sha256(content).hexdigest())
+
+    def file(self, kind: str, path: Path, size: int, *, known: str = "") -> str:
+        """Add a file; with `known` its digest must be that one. Raises ArtifactError when it changed meanwhile."""
+        with _File(path) as fill:
+            return self.stream(kind, size, fill, known=known, name=str(path))
+
+    def stream(self, kind: str, size: int, fill: Fill, *, known: str = "", name: str = "") -> str:
+        """Add `size` bytes and return their digest; what is in here or in the base already is left out."""
+        if known and self._here(known, size):
+            self._bar.advance(size)
+            return known
+        done = self._journal.next()
+        if done is not None:
+            if (done.kind, done.size) != (kind, size) or known not in ("", done.digest):
+                raise ArtifactError(f"{name or kind}: it changed since an earlier run put it into the bundle")
+            return self._settle(done)
+        payload = self._write(kind, size, fill, known, name)
+        if not known and self._here(payload.digest, size):
+            self._journal.add(payload)
+            return payload.digest  # the next one is written over it
+        lead = tar.lead(payload.digest, size, self._place)
+        self._spool.write(self._place, lead)
+        self._spool.write(payload.offset + size, bytes(tar.padded(size) - size))
+        self._unsettled += size
+        self._journal.add(payload)
+        if self._unsettled >= SETTLED:
+            self.settle()
+        return self._append(payload)
+
+    def settle(self) -> None:
+        """Bring what was written to the disk, then say so in the journal."""
+        self._spool.settle()
+        self._journal.flush()
+        self._unsettled = 0
+
+    def finish(self, index: Callable[[tuple[Payload, ...], tuple[Base, ...], int], Index], sign: Sign | None) -> Index:
+        """Add the OCI manifest, write index and signature, and show the bundle under its name."""
+        self.add("manifest", oci.EMPTY)
+        manifest = oci.manifest(self.payloads)
+        digest = self.add("manifest", manifest)
+        size = tar.end(self._place)
+        made = index(tuple(self.payloads), tuple(self.left_out[key] for key in sorted(self.left_out)), size)
+        content = indexes.dump(made)
+        if len(content) > self._slot:
+            raise ArtifactError(f"{self.target}: an index of {len(content)} bytes, {self._slot} were left for it")
+        content = content.ljust(self._slot, b" ")
+        for problem in indexes.problems(made, self._slot):
+            raise ArtifactError(f"{self.target}: {problem}")
+        signature = (sign(content) if sign else b"").ljust(tar.SIGNATURE_SIZE, b"\n")
+        contents = (content, signature, tar.LAYOUT_CONTENT, oci.index(digest, len(manifest)))
+        for (name, place, length), inside in zip(tar.head(self._slot), contents, strict=True):
+            self._spool.write(place, tar.header(name, length) + inside + bytes(tar.padded(length) - length))
+        self._spool.write(self._place, bytes(2 * tar.BLOCK))
+        self._show(content, size)
+        return made
+
+    def _show(self, content: bytes, size: int) -> None:
+        if not self._split:
+            self.files = self._spool.finish(size, (), (self.target.name,))
+        else:
+            room = self._split - parts.HEADER
+            count = -(-size // room)
+            headers = [
+                parts.header(
+                    parts.Part(
+                        bundle=identity(content), number=number + 1, of=count, offset=number * room,
+                        size=min(room, size - number * room),
+                    )
+                )
+                for number in range(count)
+            ]  # fmt: skip
+            self.files = self._spool.finish(size, headers, parts.names(self.target.name, count))
+        self._journal.remove()
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        self._spool.discard()
+        self._journal.remove()
+
+    def _here(self, digest: str, size: int) -> bool:
+        if digest in self._base:
+            self.left_out[digest] = Base(digest=digest, size=size)
+            return True
+        return digest in self._known
+
+    def _write(self, kind: str, size: int, fill: Fill, known: str, name: str) -> Payload:
+        offset = place = tar.data(self._place)
+        whole, chunks = hashlib.sha256(), _Chunks(self._chunk if size > self._chunk else 0)
+
+        def take(view: memoryview) -> None:
+            nonlocal place
+            self._spool.write(place, view)
+            place += len(view)
+            self._bar.advance(len(view))
+
+        digests = (whole.update, chunks) if size > self._chunk else (whole.update,)
+        try:
+            pump(fill, (*digests, take), size)
+        except EOFError:
+            raise ArtifactError(f"{name or kind}: it became shorter while it was read") from None
+        digest = whole.hexdigest()
+        if known not in ("", digest):
+            raise ArtifactError(
+                f"{name or kind}: its SHA-256 is {digest}, it was {known}", hint="it changed meanwhile; try again"
+            )
+        return Payload(digest=digest, size=size, offset=offset, kind=kind, chunks=chunks.digests())
+
+    def _settle(self, done: Payload) -> str:
+        """Take over what an earlier run has written."""
+        self._bar.advance(done.size)
+        if self._here(done.digest, done.size):
+            return done.digest
+        if done.offset != tar.data(self._place):
+            raise ArtifactError(f"{self.target}: the journal of an earlier run does not fit", hint="remove it")
+        return self._append(done)
+
+    def _append(self, payload: Payload) -> str:
+        self.payloads.append(payload)
+        self._known.add(payload.digest)
+        self._place = tar.after(payload.offset, payload.size)
+        return payload.digest
+
+
+class _Journal:
+    """What of a bundle is on the disk for sure, one payload a line."""
+
+    def __init__(self, path: Path, mark: str) -> None:
+        self._path = path
+        self._mark = hashlib.sha256(mark.encode()).hexdigest()
+        self.lines = self._read()
+        self._next = 0
+        self._waiting: list[Payload] = []
+        self._stream: int | None = None
+
+    def _read(self) -> list[Payload]:
+        try:
+            first, *rest = self._path.read_bytes().split(b"\n")
+        except (OSError, ValueError):
+            return []
+        found: list[Payload] = []
+        if first.decode(errors="replace") != self._mark:
+            return []
+        for line in rest:
+            try:
+                found.append(codec.load_json(Payload, line, source=str(self._path), limit=indexes.LARGEST))
+            except SpecError:
+                break  # the line that the kill cut off
+        return found
+
+    def next(self) -> Payload | None:
+        """Return the next payload that is done already."""
+        if self._next >= len(self.lines):
+            return None
+        self._next += 1
+        return self.lines[self._next - 1]
+
+    def add(self, payload: Payload) -> None:
+        """Remember a payload until it is on the disk."""
+        self._waiting.append(payload)
+
+    def flush(self) -> None:
+        """Write down what is on the disk now."""
+        if self._stream is None:
+            kept = [self._mark, *(json.dumps(asdict(one)) for one in self.lines)]
+            draft = self._path.with_name(f"{self._path.name}.new")
+            draft.write_text("\n".join(kept) + "\n")
+            draft.replace(self._path)
+            self._stream = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        text = "".join(json.dumps(asdict(one)) + "\n" for one in self._waiting)
+        os.write(self._stream, text.encode())
+        os.fsync(self._stream)
+        self._waiting.clear()
+
+    def remove(self) -> None:
+        """Forget everything."""
+        self.close()
+        self._path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._stream is not None:
+            os.close(self._stream)
+            self._stream = None
+
+
+class _Chunks:
+    """Digests of each chunk."""
+
+    def __init__(self, chunk: int) -> None:
+        self._chunk, self._have = chunk, 0
+        self._digest = hashlib.sha256()
+        self._done: list[str] = []
+
+    def __call__(self, view: memoryview) -> None:
+        while view:
+            some = view[: self._chunk - self._have]
+            self._digest.update(some)
+            self._have += len(some)
+            view = view[len(some) :]
+            if self._have == self._chunk:
+                self._done.append(self._digest.hexdigest())
+                self._digest, self._have = hashlib.sha256(), 0
+
+    def digests(self) -> tuple[str, ...]:
+        """Return them all."""
+        return (*self._done, self._digest.hexdigest()) if self._have else tuple(self._done)
+
+
+class _Bytes:
+    def __init__(self, content: bytes) -> None:
+        self._left = memoryview(content)
+
+    def __call__(self, view: memoryview) -> int:
+        some = self._left[: len(view)]
+        view[: len(some)] = some
+        self._left = self._left[len(some) :]
+        return len(some)
+
+
+class _File:
+    """A file that is read once: it does not push all else out of the page cache."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._stream, self._place, self._dropped = path, -1, 0, 0
+
+    def __enter__(self) -> Self:
+        self._stream = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        os.posix_fadvise(self._stream, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._stream)
+
+    def __call__(self, view: memoryview) -> int:
+        got = os.preadv(self._stream, (view,), self._place)
+        self._place += got
+        if self._place - self._dropped >= WINDOW:
+            os.posix_fadvise(self._stream, self._dropped, self._place - self._dropped, os.POSIX_FADV_DONTNEED)
+            self._dropped = self._place
+        return got
+
+
+class Concatenation:
+    """Small files, one after the other; hands out their bytes as a Fill does."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        """Read each when its turn comes."""
+        self._paths = iter(paths)
+        self._left = memoryview(b"")
+
+    def __call__(self, view: memoryview) -> int:
+        """Put the next bytes into `view`."""
+        while not self._left:
+            path = next(self._paths, None)
+            if path is None:
+                return 0
+            self._left = memoryview(path.read_bytes())
+        some = self._left[: len(view)]
+        view[: len(some)] = some
+        self._left = self._left[len(some) :]
+        return len(some)
+
+
+def chunk_size(total: int) -> int:
+    """Return how many bytes are verified at once in a bundle of so many: 64 MiB, or more beyond 65,536 chunks."""
+    chunk = CHUNK
+    while total > chunk << 16:
+        chunk *= 2
+    return chunk
+
+
+def slot(payloads: Sequence[int], components: int, chunk: int) -> int:
+    """Return the bytes to keep free for the index of payloads of these sizes."""
+    chunks = sum(-(-size // chunk) for size in payloads if size > chunk)
+    room = 8192 + 460 * (len(payloads) + 2) + 70 * chunks + 900 * components
+    return -(-room // 4096) * 4096
