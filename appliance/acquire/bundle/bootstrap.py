@@ -56,7 +56,7 @@ def wheels(cache: Path, machine: Machine, source: Source, progress: Progress) ->
         extra = [word for url in where.extra for word in ("--extra-index-url", url)]
         extra += [word for url in where.find_links for word in ("--find-links", url)]
         command = (
-            sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input", "--no-deps",
+            sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps",
             "--require-hashes", "--only-binary", ":all:", "--index-url", where.url, *extra,
             "--dest", str(draft), "-r", str(requirements),
         )  # fmt: skip

@@ -194,7 +194,7 @@ def _plan(reader: Reader) -> str:
 
 
 def known(state: Path) -> dict[str, Path]:
-    """Return where on this machine files lie, by digest: weights in the store, and what came in bundles' directories."""
+    """Return where on this machine files lie, by digest: weights in the store, and what came in bundles."""
     found: dict[str, Path] = {}
     for model in (*keep.stored(str(state)), *_served(state)):
         home = state / "store" / "models" / model.digest
