@@ -3,6 +3,8 @@
 # Made by `llm-appliance bundle create`, which puts the bundle's values in here; it belongs beside the bundle.
 set -eu
 
+bundle='' name='' key='' arch='' os='' os_version='' python=''
+files() { :; }
 # @values@
 
 usage() {

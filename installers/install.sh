@@ -69,8 +69,10 @@ install_carried() {
         esac
         set -- "$@" "$file"
     done
-    DEBIAN_FRONTEND=noninteractive dpkg -i "$@" >"$work/dpkg.log" 2>&1 ||
-        fail 6 "Python's packages cannot be installed: $(grep -v '^(Reading' "$work/dpkg.log" | tail -n 3 | tr '\n' ' ')"
+    # By apt, which knows the order; it has no lists, so it can take nothing but these files.
+    mkdir -p "$work/lists/partial"
+    DEBIAN_FRONTEND=noninteractive private_apt install -y --no-install-recommends --no-download "$@" >"$work/apt.log" 2>&1 ||
+        fail 6 "Python's packages cannot be installed: $(grep -E '^(E:| )' "$work/apt.log" | tail -n 3 | tr '\n' ' ')"
 }
 
 # The one thing that is installed into the system, only where it is missing; `uninstall` takes it away again.

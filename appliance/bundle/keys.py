@@ -6,6 +6,7 @@ import minisign
 
 from appliance.errors import ArtifactError, UsageError
 
+TITLE = "signature of an LLM bundle"
 COMMENT = "llm-appliance bundle"
 """The trusted comment of every signature: no time in it, so that the same inputs give the same bytes."""
 
@@ -55,7 +56,7 @@ def sign(content: bytes, secret: bytes, password: str, *, source: str) -> tuple[
                         hint="put it into a file of mode 0600 and say --password-file FILE",
                     )
                 key.decrypt(password)
-            signature = key.sign(content, trusted_comment=COMMENT, untrusted_comment="signature of an LLM bundle")
+            signature = key.sign(content, trusted_comment=COMMENT, untrusted_comment=TITLE)
             public = Key(text=key.get_public_key().to_base64().decode())
     except minisign.Error as error:
         raise UsageError(f"{source}: {error}", hint="llm-appliance bundle keygen") from None
@@ -70,8 +71,10 @@ def signer(content: bytes, signature: bytes, trusted: tuple[Key, ...], *, source
         read = minisign.Signature.from_bytes(signature.rstrip(b"\n"))
     except (minisign.Error, ValueError) as error:
         raise ArtifactError(f"{source}: the signature is damaged: {error}") from None
-    if read.trusted_comment != COMMENT:
-        raise ArtifactError(f"{source}: the signature is one of something else: {read.trusted_comment[:80]!r}")
+    # One way to write it: whatever is in there and not signed would be no secret, but no part of a bundle either.
+    written = (bytes(read) + b"\n").ljust(len(signature), b"\n")
+    if (read.untrusted_comment, read.trusted_comment) != (TITLE, COMMENT) or written != signature:
+        raise ArtifactError(f"{source}: the signature is damaged, or one of something else: {read.trusted_comment[:80]!r}")
     known = [key for key in trusted if key.id == _id(read)]
     if not known:
         ids = ", ".join(key.id for key in trusted) or "none yet"

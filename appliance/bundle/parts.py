@@ -1,5 +1,6 @@
 """One bundle in several files: what each says of itself, and whether those that are there make up the whole."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,18 +30,19 @@ class Part:
 
 
 def header(part: Part) -> bytes:
-    """Return the first bytes of a part."""
-    return (MAGIC + codec.dump_canonical(part) + b"\n").ljust(HEADER, b"\0")
+    """Return the first bytes of a part; they end in their own digest, so that a damaged part is not a foreign one."""
+    said = MAGIC + codec.dump_canonical(part) + b"\n"
+    return (said + hashlib.sha256(said).hexdigest().encode() + b"\n").ljust(HEADER, b"\0")
 
 
 def read(content: bytes, *, source: str) -> Part:
     """Read the first bytes of a part. Raises ArtifactError."""
     try:
         part = codec.load_json(Part, content[len(MAGIC) :].partition(b"\n")[0], source=source)
-    except SpecError as error:
-        raise ArtifactError(f"{error.message} (in the part's header)") from None
+    except SpecError:
+        raise ArtifactError(f"{source}: the part's header is damaged", hint="copy it again") from None
     if header(part) != content or not (1 <= part.number <= part.of and part.offset >= 0 and part.size > 0):
-        raise ArtifactError(f"{source}: the part's header is damaged")
+        raise ArtifactError(f"{source}: the part's header is damaged", hint="copy it again")
     return part
 
 

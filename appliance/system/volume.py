@@ -75,6 +75,11 @@ class Volume:
         piece = self._piece(offset)
         return piece.label or str(piece.path) if piece else "the bundle"
 
+    def holders(self, begin: int, end: int) -> str:
+        """Return what holds the bytes from `begin` to before `end`, for messages."""
+        there = [piece for piece in self._pieces if piece.start < end and begin < piece.start + piece.size]
+        return " or ".join(piece.label or str(piece.path) for piece in there)
+
     def read_into(self, offset: int, view: memoryview) -> int:
         """Fill `view` from `offset` on; return how much that was, less only at the end of a piece."""
         piece = self._piece(offset)

@@ -146,9 +146,7 @@ class Reader:
     def _damaged(self, payload: Payload, number: int) -> ArtifactError:
         start = number * self.index.chunk
         end = min(start + self.index.chunk, payload.size)
-        where = self.volume.where(payload.offset + start)
-        last = self.volume.where(payload.offset + max(start, end - 1))
-        where = where if where == last else f"{where} or {last}"
+        where = self.volume.holders(payload.offset + start, payload.offset + end)
         return ArtifactError(
             f"{where}: {self.label(payload)} is damaged in bytes {start:,} to {end:,}: their SHA-256 is another",
             hint="copy it again from where it was made",
