@@ -71,7 +71,7 @@ install_carried() {
     done
     # By apt, which knows the order; it has no lists, so it can take nothing but these files.
     mkdir -p "$work/lists/partial"
-    DEBIAN_FRONTEND=noninteractive private_apt install -y --no-install-recommends --no-download "$@" >"$work/apt.log" 2>&1 ||
+    DEBIAN_FRONTEND=noninteractive private_apt install -y --no-install-recommends "$@" >"$work/apt.log" 2>&1 ||
         fail 6 "Python's packages cannot be installed: $(grep -E '^(E:| )' "$work/apt.log" | tail -n 3 | tr '\n' ' ')"
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -13,9 +12,8 @@ import pytest
 
 from tests.integration import product
 from tests.integration.conftest import Quickstart, remove_image
-from tests.integration.lab import Lab, Server, difference
-from tests.integration.product import BASE, SMOKE
-from tests.integration.test_user import LOGS
+from tests.integration.lab import Lab, Server
+from tests.integration.product import SMOKE
 
 PLACE = "/media/disk"
 BUNDLE = f"{PLACE}/site.llmb"
@@ -58,9 +56,9 @@ def made(lab: Lab, quickstart: Quickstart, tmp_path_factory: pytest.TempPathFact
             *words, "-o", f"{PLACE}/second.llmb", "--base", BUNDLE, "--model", "second=/srv/second.gguf", timeout=600
         )
         server.run(*words, "-o", f"{PLACE}/parts/site.llmb", "--split", "20M", timeout=600)
-        for path in server.sh(f"cd {PLACE} && find . -type f").stdout.split():
-            (home / path).parent.mkdir(exist_ok=True)
-            fetch(server, f"{PLACE}/{path}", home / path)
+        for name in server.sh(f"cd {PLACE} && find . -type f").stdout.split():
+            (home / name).parent.mkdir(exist_ok=True)
+            fetch(server, f"{PLACE}/{name}", home / name)
     for path in home.glob("**/*.install"):
         path.chmod(0o755)
     print(done.stderr, done.stdout, flush=True)

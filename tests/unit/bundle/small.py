@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance import report
-from appliance.acquire.bundle import Archive, Reader, open_bundle, slot
-from appliance.acquire.bundle import pack
+from appliance.acquire.bundle import Archive, Reader, open_bundle, pack, slot
 from appliance.bundle import cargo, keys
 from appliance.bundle.index import CHUNK, SCHEMA, Component, Index, Target
 from appliance.bundle.keys import Key
@@ -79,9 +78,16 @@ def write(target: Path, recipe: Recipe = Recipe(), *, until: int = 1 << 62) -> t
     target.parent.mkdir(parents=True, exist_ok=True)
     home = target.parent / ".inputs"
     home.mkdir(exist_ok=True)
-    directory, tiny = pack.look(tree(home)), model(home, recipe)
-    plan = cargo.dump(cargo.Cargo(specs=(ModelSpec(name="tiny", source=tiny.source),), models=(tiny,), artifacts=(ENGINE,)))
-    sizes = (len(plan), *directory.sizes, *recipe.weights)
+    return write_of(target, recipe, home, model(home, recipe), until=until)
+
+
+def write_of(target: Path, recipe: Recipe, home: Path, tiny: Model, *, until: int = 1 << 62) -> tuple[Path, ...]:
+    """Write a bundle of an engine and the model whose files are in `home`."""
+    directory = pack.look(tree(home))
+    plan = cargo.dump(
+        cargo.Cargo(specs=(ModelSpec(name="tiny", source=tiny.source),), models=(tiny,), artifacts=(ENGINE,))
+    )
+    sizes = (len(plan), *directory.sizes, *(file.size for file in tiny.weights.files))
     bar = report.Plain(open(os.devnull, "w")).bar("", 0)
     room = slot(sizes, 3, CHUNK)
     with Archive(
@@ -99,7 +105,11 @@ def write(target: Path, recipe: Recipe = Recipe(), *, until: int = 1 << 62) -> t
             for file in tiny.weights.files
         )
         names = tuple(file.name for file in tiny.weights.files)
-        parts.append(Component(kind="model", name="tiny", key=tiny.digest, payloads=found, files=names, unpacked=sum(recipe.weights)))
+        parts.append(
+            Component(
+                kind="model", name="tiny", key=tiny.digest, payloads=found, files=names, unpacked=tiny.weights.size
+            )
+        )
 
         def index(payloads: Any, left: Any, size: int) -> Index:
             return Index(
@@ -137,10 +147,22 @@ def opened(path: Path, *places: Path, trusted: tuple[Key, ...] = (KEY,), allow_u
     return open_bundle(path, places=places, trusted=trusted, allow_unsigned=allow_unsigned)
 
 
-def check(path: Path, *places: Path) -> int:
+def check(path: Path, *places: Path, allow_unsigned: bool = False) -> int:
     """Verify a bundle whole."""
-    with opened(path, *places) as reader:
+    with opened(path, *places, allow_unsigned=allow_unsigned) as reader:
         return reader.verify(report.Plain(open(os.devnull, "w")))
 
 
-__all__ = ["KEY", "OTHER", "OTHER_SECRET", "PUBLIC", "SECRET", "Recipe", "check", "content", "opened", "replace", "write"]
+__all__ = [
+    "KEY",
+    "OTHER",
+    "OTHER_SECRET",
+    "PUBLIC",
+    "SECRET",
+    "Recipe",
+    "check",
+    "content",
+    "opened",
+    "replace",
+    "write",
+]
