@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from appliance.cli.doctor import Ignore
 from appliance.cli.plans import Insecure, Listen, Runtime, preview, report, settings
 from appliance.cli.site import Catalog, DryRun, Json, Offline, OtherHost, Prefix, finish, site
 from appliance.errors import UsageError
@@ -153,6 +154,7 @@ def install(
     allow_older: Annotated[bool, typer.Option("--allow-older", help="Take one older than what is installed.")] = False,
     parts_dir: Places = None,
     first_key: FirstKey = "",
+    ignore: Ignore = None,
     runtime: Runtime = "",
     listen: Listen = "",
     insecure: Insecure = False,
@@ -167,7 +169,7 @@ def install(
     here = site(prefix, as_json=as_json)
     wish = _wish(file, parts_dir, trust, allow_unsigned=allow_unsigned, allow_older=allow_older, first=first_key)
     edit = settings(runtime, listen, insecure=insecure)
-    terms = converge.Terms(ignore=(), offline=True)
+    terms = converge.Terms(ignore=tuple(ignore or ()), offline=True)
     if dry_run:
         shown = flow.preview(here, wish, edit, terms)
         here.progress.note(f"{amount_text(shown.bytes)} would be written")
