@@ -2,12 +2,13 @@
 
 import ipaddress
 import re
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 
 from appliance import codec
+from appliance.catalog import providers
 from appliance.domain.changes import File
 from appliance.domain.deployment import Layout
-from appliance.domain.spec import TASKS, ApplianceSpec, Hub, ModelSpec, Tuning
+from appliance.domain.spec import TASKS, ApplianceSpec, Hub, ModelSpec, Proxy, Tuning
 from appliance.errors import SpecError
 from appliance.options import asked, plain
 
@@ -28,6 +29,16 @@ OWNED = frozenset({
 """Flags that the appliance sets itself, whatever the engine; each engine's own are in its OWNED and FLAGS."""
 ADDRESS = re.compile(r"https?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._~/-]*)?")
 DOMAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?")
+PROXY = re.compile(r"http://([A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:]+\]):[0-9]{1,5}/?")
+NO_PROXY = re.compile(r"[A-Za-z0-9.:/*\[\]-]*(, ?[A-Za-z0-9.:/*\[\]-]+)*")
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+SECRET = re.compile(r"(?i)(token|secret|password|passwd|api_?key|credential)s?$")
+OURS = frozenset({
+    "PATH", "HOME", "USER", "SHELL", "PYTHONPATH", "PYTHONHOME", "LD_PRELOAD", "LD_LIBRARY_PATH", "MAINPID",
+    "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK",
+    "ASCEND_RT_VISIBLE_DEVICES", "MUSA_VISIBLE_DEVICES", "OLLAMA_HOST", "OLLAMA_MODELS", "HF_HUB_OFFLINE",
+})  # fmt: skip
+"""Variables that the plan decides on, or that would make a program another one."""
 SOURCES = ("auto", "hf", "ms")
 HEADER = "# Made by llm-appliance; yours to edit, `llm-appliance install` puts changes into force.\n"
 
@@ -41,6 +52,8 @@ class _ApplianceFile:
     listen: str = "127.0.0.1:8080"
     insecure: bool = False
     hub: Hub = field(default_factory=Hub)
+    proxy: Proxy = field(default_factory=Proxy)
+    environment: dict[str, Scalar] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +66,12 @@ class _ModelFile(Tuning):
     kv_type: str = "auto"
     gpus: tuple[int, ...] | int | None = None
     strict: bool = False
+    cpus: int | None = None
     replicas: int = 1
     options: dict[str, Scalar] = field(default_factory=dict)
     lora: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, Scalar] = field(default_factory=dict)
+    key_file: str = ""
 
 
 def load(files: dict[str, bytes], layout: Layout) -> ApplianceSpec:
@@ -74,7 +90,14 @@ def load(files: dict[str, bytes], layout: Layout) -> ApplianceSpec:
     host, port = parse_listen(main.listen)
     return check(
         ApplianceSpec(
-            runtime=main.runtime, host=host, port=port, insecure=main.insecure, hub=main.hub, models=tuple(models)
+            runtime=main.runtime,
+            host=host,
+            port=port,
+            insecure=main.insecure,
+            hub=main.hub,
+            proxy=main.proxy,
+            environment=_pairs(main.environment),
+            models=tuple(models),
         )
     )
 
@@ -112,6 +135,8 @@ def check(spec: ApplianceSpec) -> ApplianceSpec:
             hint="listen on 127.0.0.1, or say --insecure (insecure: true) if something else guards that address",
         )
     check_hub(spec.hub)
+    check_proxy(spec.proxy)
+    check_environment(spec.environment, "environment")
     for model in spec.models:
         check_model(model)
     names = [name for model in spec.models for name in (model.name, *(name for name, _ in model.adapters))]
@@ -133,6 +158,34 @@ def check_hub(hub: Hub) -> None:
         raise SpecError("hub.token-file: not the absolute path of a file", hint="the token itself goes into that file")
 
 
+def check_proxy(proxy: Proxy) -> None:
+    """Raise SpecError when there can be no such proxy."""
+    if proxy.https and not PROXY.fullmatch(proxy.https):
+        # It may hold a password, which is not repeated here either.
+        raise SpecError(
+            "proxy.https: it must be http://HOST:PORT, without a name and a password",
+            hint="everybody here can read it; a proxy that wants a password is reached through one on this machine",
+        )
+    if not NO_PROXY.fullmatch(proxy.none):
+        raise SpecError(f"proxy.none: {proxy.none!r} are no hosts", hint="for example .corp.example,10.0.0.7")
+
+
+def check_environment(variables: tuple[tuple[str, str], ...], where: str) -> None:
+    """Raise SpecError for variables that are set by the appliance itself, or hold secrets."""
+    for name, value in variables:
+        if not VARIABLE.fullmatch(name):
+            raise SpecError(f"{where}: {name!r} is no variable's name", hint="A-Z, a-z, 0-9 and _")
+        if name in OURS:
+            raise SpecError(f"{where}: {name}: is set by the appliance itself")
+        if SECRET.search(name):
+            raise SpecError(
+                f"{where}: {name}: everybody on this machine can read what is written into units",
+                hint="tokens of hubs: llm-appliance config set hub.token-file FILE; engines need no keys here",
+            )
+        if CONTROL.search(value):
+            raise SpecError(f"{where}: {name}: control character in the value")
+
+
 def check_model(model: ModelSpec) -> None:
     """Raise SpecError when a model's spec cannot be meant."""
     where = f"models.d/{model.name}.yaml"
@@ -146,6 +199,7 @@ def check_model(model: ModelSpec) -> None:
         ("context", model.context, 64, 1 << 24),
         ("parallel", model.parallel, 1, 1024),
         ("replicas", model.replicas, 1, 64),
+        ("cpus", model.cpus, 1, 1024),
     )  # fmt: skip
     for key, number, low, high in bounds:
         if number is not None and not low <= number <= high:
@@ -155,6 +209,8 @@ def check_model(model: ModelSpec) -> None:
         raise SpecError(f"{where}: kv_type: {model.kv_type!r} is no type", hint="auto, or as the engine calls it: q8_0")
     _check_tuning(model, where)
     _check_adapters(model, where)
+    _check_remote(model, where)
+    check_environment(model.environment, f"{where}: environment")
     for name, _ in model.options:
         if name in OWNED:
             raise SpecError(f"{where}: options.{name}: is set by the appliance itself")
@@ -206,6 +262,26 @@ def _check_adapters(model: ModelSpec, where: str) -> None:
             raise SpecError(f"{where}: lora.{name}: {path!r} is not the absolute path of a directory")
 
 
+def _check_remote(model: ModelSpec, where: str) -> None:
+    """Of a model that a provider serves there is less to be said."""
+    if not providers.is_remote(model.source):
+        if model.key_file:
+            raise SpecError(f"{where}: key_file: is for models of providers, {model.source} is none")
+        return
+    providers.place(model.source)
+    if model.key_file and (not model.key_file.startswith("/") or CONTROL.search(model.key_file)):
+        raise SpecError(
+            f"{where}: key_file: not the absolute path of a file", hint="the key itself goes into that file"
+        )
+    plain = ModelSpec(
+        name=model.name, source=model.source, engine=model.engine, key_file=model.key_file, replicas=model.replicas,
+        parallel=model.parallel, version=model.version, tuning=Tuning(task=model.tuning.task),
+    )  # fmt: skip
+    if plain != model:
+        wrong = next(one.name for one in fields(ModelSpec) if getattr(plain, one.name) != getattr(model, one.name))
+        raise SpecError(f"{where}: {wrong}: the provider decides on that", hint="yours: replicas, parallel, task")
+
+
 def _check_gpus(model: ModelSpec, where: str) -> None:
     chosen = model.gpus if isinstance(model.gpus, tuple) else ()
     if isinstance(model.gpus, int) and not 0 <= model.gpus <= 64:
@@ -225,12 +301,19 @@ def _model(document: _ModelFile, source: str) -> ModelSpec:
         kv_type=document.kv_type,
         gpus=document.gpus,
         strict=document.strict,
+        cpus=document.cpus,
         replicas=document.replicas,
-        options=tuple((key, _scalar(value)) for key, value in document.options.items()),
+        options=_pairs(document.options),
         version=document.version,
         tuning=Tuning(**{one.name: getattr(document, one.name) for one in fields(Tuning)}),
         adapters=tuple(document.lora.items()),
+        environment=_pairs(document.environment),
+        key_file=document.key_file,
     )
+
+
+def _pairs(document: dict[str, Scalar]) -> tuple[tuple[str, str], ...]:
+    return tuple((key, _scalar(value)) for key, value in document.items())
 
 
 def _scalar(value: Scalar) -> str:
@@ -252,17 +335,19 @@ def _text(content: bytes, source: str) -> str:
         raise SpecError(f"{source}: not UTF-8 at byte {error.start}") from error
 
 
-def _without_models(spec: ApplianceSpec) -> tuple[str, str, int, bool, Hub]:
-    return spec.runtime, spec.host, spec.port, spec.insecure, spec.hub
+def _without_models(spec: ApplianceSpec) -> ApplianceSpec:
+    return replace(spec, models=())
 
 
 def _dump_appliance(spec: ApplianceSpec) -> bytes:
     data: dict[str, object] = {
         "version": 1, "runtime": spec.runtime, "listen": spec.listen, "insecure": spec.insecure,
     }  # fmt: skip
-    hub = {key: value for key, value in asdict(spec.hub).items() if value != getattr(Hub(), key)}
-    if hub:
-        data["hub"] = hub
+    for name, part, default in (("hub", spec.hub, Hub()), ("proxy", spec.proxy, Proxy())):
+        chosen = {key: value for key, value in asdict(part).items() if value != getattr(default, key)}
+        data |= {name: chosen} if chosen else {}
+    if spec.environment:
+        data["environment"] = dict(spec.environment)
     return (HEADER + codec.dump_yaml(data)).encode()
 
 
@@ -273,10 +358,13 @@ def _dump_model(model: ModelSpec) -> bytes:
         "parallel": model.parallel,
         "kv_type": "" if model.kv_type == "auto" else model.kv_type,
         "gpus": list(model.gpus) if isinstance(model.gpus, tuple) else model.gpus,
+        "cpus": model.cpus,
         "strict": model.strict,
         **asked(model.tuning),
         "lora": dict(model.adapters),
         "options": dict(model.options),
+        "environment": dict(model.environment),
+        "key_file": model.key_file,
     }
     data: dict[str, object] = {
         "source": model.source,

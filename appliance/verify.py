@@ -10,7 +10,7 @@ from appliance.domain.changes import Call, Command, Completed, ServiceState
 from appliance.domain.deployment import Deployment
 from appliance.domain.spec import SMOKE
 from appliance.errors import UnhealthyError
-from appliance.runtimes import runtime
+from appliance.runtimes import GATEWAY, runtime
 from appliance.system.http import Response, call
 from appliance.system.machine import Machine
 
@@ -51,11 +51,12 @@ def address(deployment: Deployment) -> str:
 def wait(deployment: Deployment, machine: Machine) -> None:
     """Return when gateway and all replicas are up. Raises UnhealthyError with the log lines that matter."""
     began = time.monotonic()
-    limits = {service.name: service.start_timeout for service in deployment.services}
+    here = tuple(service for service in deployment.services if not service.remote)
+    limits = {service.name: service.start_timeout for service in here}
     while True:
         response = call(address(deployment), "/health", timeout=5)
         models = (response.json() or {}).get("models", {}) if response.status == 200 else {}
-        waiting = [service.name for service in deployment.services if models.get(service.model) != "up"]
+        waiting = [service.name for service in here if models.get(service.model) != "up"]
         if response.status == 200 and not waiting:
             waiting = _restarting(deployment, machine)
             if not waiting:
@@ -80,15 +81,14 @@ def completion(deployment: Deployment, model: str, machine: Machine, *, timeout:
     if task != "chat":
         return _other(deployment, model, machine, task, timeout)
     source = next(item.source for item in deployment.models if item.name == model)
-    service = next(item.name for item in deployment.services if item.model == model)
+    ours = not any(item.remote for item in deployment.services if item.model == model)
+    service = _log_of(deployment, model)
     known = _smoke() if source == SMOKE else None
     prompt = known.prompt if known else "Say hello."
-    payload = {
-        "model": model,
-        "messages": [{"role": "user", "content": prompt}],
-        "temperature": 0,
-        "max_tokens": 64 if known else 8,
-    }
+    payload: dict[str, object] = {"model": model, "messages": [{"role": "user", "content": prompt}]}
+    if ours:
+        # Providers' models differ in which limits they take.
+        payload |= {"temperature": 0, "max_tokens": 64 if known else 8}
     began = time.monotonic()
     response = call(address(deployment), "/v1/chat/completions", payload=payload, timeout=timeout)
     seconds = time.monotonic() - began
@@ -112,7 +112,7 @@ ASKED: Final[dict[str, tuple[str, dict[str, object], str]]] = {
 def _other(deployment: Deployment, model: str, machine: Machine, task: str, timeout: float) -> Check:
     """Ask a model that does not chat for what it is there for."""
     path, payload, key = ASKED[task]
-    service = next(item.name for item in deployment.services if item.model == model)
+    service = _log_of(deployment, model)
     began = time.monotonic()
     response = call(address(deployment), path, payload={"model": model, **payload}, timeout=timeout)
     found = (response.json() or {}).get(key) if response.status == 200 else None
@@ -120,6 +120,12 @@ def _other(deployment: Deployment, model: str, machine: Machine, task: str, time
         raise _unhealthy(service, f"gives no answer to {path}: {_say(response)}", deployment, machine)
     said = f"{len(found)} {key} from {path}"
     return Check(model=model, answer=said, seconds=round(time.monotonic() - began, 3), exact=False)
+
+
+def _log_of(deployment: Deployment, model: str) -> str:
+    """Return the service whose log tells why a model does not answer."""
+    started = (item.name for item in deployment.started if item.model == model and not item.remote)
+    return next(started, GATEWAY)
 
 
 def states(deployment: Deployment, machine: Machine) -> tuple[ServiceState, ...]:

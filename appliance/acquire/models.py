@@ -6,6 +6,7 @@ from pathlib import Path
 
 from appliance import resources
 from appliance.acquire import hub
+from appliance.catalog import providers
 from appliance.domain.changes import Record
 from appliance.domain.deployment import Model
 from appliance.domain.spec import SMOKE, ModelSpec
@@ -17,6 +18,8 @@ from appliance.weights.inspect import inspect
 
 NONE = "none"
 """Source of a model without weights, for the dummy engine."""
+REMOTE = "remote"
+"""Format of the weights of a model that a provider serves."""
 
 
 def resolve(
@@ -30,8 +33,10 @@ def resolve(
     known = _recorded(item, record) or _named(item, carried)
     if hub.is_reference(item.source):
         return known or from_hub(item.name, item.source, here)
-    if item.source == NONE:
-        return Model(name=item.name, source=NONE, weights=_nothing(), digest=model_digest(()))
+    if item.source == NONE or providers.is_remote(item.source):
+        form = NONE if item.source == NONE else REMOTE
+        weights = Weights(format=form, architecture=form, files=())
+        return Model(name=item.name, source=item.source, weights=weights, digest=model_digest(()))
     path = resources.SMOKE / "smoke.gguf" if item.source == SMOKE else Path(item.source)
     if known and (not path.exists() or _unchanged(known)):
         return known
@@ -85,7 +90,3 @@ def _digested(file: WeightFile, progress: Progress) -> WeightFile:
             return replace(file, sha256=sha256(file.path, bar.advance), modified=modified)
     except OSError as error:
         raise ArtifactError(f"{file.path}: {error.strerror}") from error
-
-
-def _nothing() -> Weights:
-    return Weights(format=NONE, architecture=NONE, files=())

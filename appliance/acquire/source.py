@@ -65,6 +65,15 @@ class Index:
     extra: tuple[str, ...] = ()
     find_links: tuple[str, ...] = ()
 
+    @property
+    def wheelhouse(self) -> bool:
+        """Packages lie in directories of this machine, too: with those, no network is needed."""
+        return any(Path(place.removeprefix("file://")).is_dir() for place in self.find_links)
+
+    def options(self, source: Source) -> tuple[str, ...]:
+        """Return the words that keep uv to the wheelhouse."""
+        return ("--no-index",) if source.offline and self.wheelhouse else ()
+
     def environment(self, source: Source) -> tuple[tuple[str, str], ...]:
         """Return what makes uv ask the same places as pip, trusting what the system trusts."""
         pairs = [

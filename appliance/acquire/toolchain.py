@@ -79,7 +79,8 @@ def make_environment(
 ) -> Command:
     """Create an empty Python environment and return the command that fills it from pinned, hashed requirements."""
     shutil.rmtree(target, ignore_errors=True)
-    environment = index(machine).environment(source)
+    where = index(machine)
+    environment = where.environment(source)
     create = Command(
         # It is filled under another name than it will have: its scripts must not name the Python by its path.
         argv=(uv(), "venv", "--quiet", "--relocatable", "--python", sys.executable, str(target)),
@@ -91,7 +92,7 @@ def make_environment(
         raise ArtifactError(f"no Python environment can be made in {target}: {done.stderr.strip()}")
     return Command(
         argv=(
-            uv(), "pip", "install", "--python", str(target), "--require-hashes", *options,
+            uv(), "pip", "install", "--python", str(target), "--require-hashes", *options, *where.options(source),
             "--requirements", str(requirements),
             "--build-constraints", str(DIRECTORY / "requirements" / "build-tools.txt"),
         ),

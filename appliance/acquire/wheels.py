@@ -3,6 +3,7 @@
 import shlex
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +24,8 @@ SYSTEM: Final = "lib/system"
 COMPILED: Final = ("llama-cpp-python",)
 """Artifacts that the general index has no wheels of: built here, for this processor."""
 
+Variables = tuple[tuple[str, str], ...]
+
 
 def environment(
     artifact: Artifact, deployment: Deployment, machine: Machine, source: Source, progress: Progress
@@ -31,15 +34,16 @@ def environment(
     target = Path(deployment.layout.state, "engines", f"{artifact.name}-{artifact.digest[:16]}")
     if target.is_dir():
         return
-    refuse_offline(source, artifact.ref)
+    if not index(machine).wheelhouse:
+        refuse_offline(source, artifact.ref)
     cache = Path(deployment.layout.cache)
     compiled = artifact.name in COMPILED and not artifact.indexes
     # One cache for each artifact: uv does not ask for which processor a wheel was built.
-    extra = (*_where(artifact, machine), ("UV_CACHE_DIR", str(cache / "uv" / artifact.digest[:16])))
+    extra: Variables = (("UV_CACHE_DIR", str(cache / "uv" / artifact.digest[:16])),)
     if compiled:
         extra = (*_compiler(artifact, cache, machine, source, progress), *extra)
     progress.step("environment", f"{artifact.ref}{', built from source where no wheel fits' if compiled else ''}")
-    requirements = lock(artifact) or _resolve(artifact, cache, machine, source, extra)
+    artifact, requirements = _locked(artifact, cache, machine, source, extra, progress)
     draft = target.with_name(f".{target.name}.new")
     # A GPU engine's files are many gigabytes: they are there once, however long the cache is kept.
     options: tuple[str, ...] = (
@@ -47,7 +51,8 @@ def environment(
     )
     # What was resolved is complete; what the packages ask for themselves has been overridden.
     options += ("--no-deps",) if artifact.overrides else ()
-    command = toolchain.make_environment(draft, requirements, machine, source, extra=extra, options=options)
+    where = (*_where(artifact, machine), *extra)
+    command = toolchain.make_environment(draft, requirements, machine, source, extra=where, options=options)
     with work(progress, artifact.name, 0, unit="files") as bar:
         done = machine.run(command, on_line=_Ear(bar))
     if done.code:
@@ -96,15 +101,13 @@ def _add_libraries(environment: Path, artifact: Artifact, cache: Path, machine: 
         (target / library.name).symlink_to(Path("..", "..", library.relative_to(environment)))
 
 
-def _where(artifact: Artifact, machine: Machine) -> tuple[tuple[str, str], ...]:
+def _where(artifact: Artifact, machine: Machine) -> Variables:
     """Return the setting that adds the artifact's own indexes to the machine's."""
     indexes = (*artifact.indexes, *index(machine).extra)
     return (("UV_INDEX", " ".join(indexes)),) if indexes else ()
 
 
-def _compiler(
-    artifact: Artifact, cache: Path, machine: Machine, source: Source, progress: Progress
-) -> tuple[tuple[str, str], ...]:
+def _compiler(artifact: Artifact, cache: Path, machine: Machine, source: Source, progress: Progress) -> Variables:
     tools = toolchain.tools(cache, machine, source, progress)
     kernels = cache / "build" / f"{artifact.digest[:16]}.cmake"
     kernels.parent.mkdir(parents=True, exist_ok=True)
@@ -118,11 +121,29 @@ def _compiler(
     )
 
 
+def _locked(
+    artifact: Artifact, cache: Path, machine: Machine, source: Source, extra: Variables, progress: Progress
+) -> tuple[Artifact, Path]:
+    """Return the artifact as it can be had, and its requirements: with all that makes it start sooner, else without."""
+    if shipped := lock(artifact):
+        return artifact, shipped
+    if artifact.extras:
+        whole = replace(
+            artifact, pins=artifact.pins + artifact.extras, indexes=artifact.extras_indexes + artifact.indexes
+        )
+        try:
+            return whole, _resolve(whole, cache, machine, source, extra, "-extras")
+        except ArtifactError as error:
+            names = " and ".join(one.partition("==")[0] for one in artifact.extras)
+            progress.note(f"without {names}, so the first start takes some minutes longer: {error.message}")
+    return artifact, _resolve(artifact, cache, machine, source, extra)
+
+
 def _resolve(
-    artifact: Artifact, cache: Path, machine: Machine, source: Source, extra: tuple[tuple[str, str], ...]
+    artifact: Artifact, cache: Path, machine: Machine, source: Source, extra: Variables, kind: str = ""
 ) -> Path:
     """Return the requirements with hashes of all that the artifact needs, from wheels only; kept for the next try."""
-    path = cache / "locks" / f"{artifact.name}-{artifact.digest[:16]}.txt"
+    path = cache / "locks" / f"{artifact.name}-{artifact.digest[:16]}{kind}.txt"
     if path.is_file():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -130,13 +151,14 @@ def _resolve(
     wanted.write_text("".join(f"{line}\n" for line in (artifact.ref, *artifact.pins)))
     overrides = path.with_suffix(".overrides")
     overrides.write_text("".join(f"{line}\n" for line in artifact.overrides))
+    where = index(machine)
     compile_ = Command(
         argv=(
             toolchain.uv(), "pip", "compile", "--quiet", "--generate-hashes", "--no-header", "--no-annotate",
             "--only-binary", ":all:", "--python", sys.executable, "--override", str(overrides),
-            "--output-file", str(draft), str(wanted),
+            *where.options(source), "--output-file", str(draft), str(wanted),
         ),
-        env=(*index(machine).environment(source), *extra),
+        env=(*where.environment(source), *_where(artifact, machine), *extra),
         timeout=3600,
     )  # fmt: skip
     done = machine.run(compile_)

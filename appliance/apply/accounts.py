@@ -50,11 +50,24 @@ def directories(deployment: Deployment) -> None:
     Path(layout.log).mkdir(mode=0o755, parents=True, exist_ok=True)
     _own(f"{layout.run}/gateway", 0o750, owner, deployment.group)
     _own(f"{layout.log}/gateway", 0o750, owner, deployment.group)
+    _own_secrets(deployment)
     if deployment.runtime == "systemd":
         return
-    for service in deployment.services:
+    for service in deployment.started:
         _own(f"{layout.run}/{service.name}", 0o750, deployment.user, deployment.group)
         _own(f"{layout.cache}/{service.name}", 0o700, deployment.user, deployment.group)
+
+
+def _own_secrets(deployment: Deployment) -> None:
+    """Give the keys of providers to the gateway alone, those that we keep; other files are the operator's business."""
+    home = f"{deployment.layout.etc}/secrets"
+    keys = {route.remote.key_file for route in deployment.gateway.routes if route.remote}
+    for path in keys:
+        if path.startswith(f"{home}/") and Path(path).is_file():
+            _own(home, 0o700, deployment.gateway_user, deployment.group)
+            Path(path).chmod(0o600)
+            if deployment.gateway_user:
+                shutil.chown(path, deployment.gateway_user, deployment.group)
 
 
 def _own(path: str, mode: int, user: str, group: str) -> None:

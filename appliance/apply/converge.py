@@ -47,7 +47,7 @@ def apply(
     untold = changed | _untold(before, good, generations)
     try:
         if untold:
-            progress.step("start", ", ".join(("gateway", *(service.name for service in deployment.services))))
+            progress.step("start", ", ".join(("gateway", *(service.name for service in deployment.started))))
         _run_all(runtime(deployment.runtime).activate(deployment, untold), machine)
         progress.step("health", "waiting for every model to answer")
         healthy()
@@ -109,7 +109,7 @@ def remove_everything(record: Record, generations: Generations, machine: Machine
     """Stop all, remove every file, directory and account of the record; return what is left behind."""
     deployment = record.deployment
     module = runtime(deployment.runtime)
-    for command in module.retire(deployment, ("gateway", *(service.name for service in deployment.services))):
+    for command in module.retire(deployment, ("gateway", *(service.name for service in deployment.started))):
         machine.run(command)
     left = [item.path for item in record.files if not _remove_own(item.path, item.sha256, machine)]
     generations.unlink()
@@ -133,11 +133,11 @@ def _switch(record: Record, before: Record | None, generations: Generations, mac
     """Stop what goes, put the system files in place, flip the link, write the record."""
     deployment = record.deployment
     if before:
-        names = {service.name for service in deployment.services}
-        gone = tuple(service.name for service in before.deployment.services if service.name not in names)
+        names = {service.name for service in deployment.started}
+        gone = tuple(service.name for service in before.deployment.started if service.name not in names)
         module = runtime(before.deployment.runtime)
         if before.deployment.runtime != deployment.runtime:
-            gone = ("gateway", *(service.name for service in before.deployment.services))
+            gone = ("gateway", *(service.name for service in before.deployment.started))
         if gone:
             for command in module.retire(before.deployment, gone):
                 machine.run(command)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from appliance import codec
 from appliance.domain.changes import Changeset, File, Record, Written
-from appliance.domain.deployment import Layout
+from appliance.domain.deployment import Deployment, Layout
 from appliance.errors import SpecError
 from appliance.system.machine import Machine, sync
 
@@ -107,6 +107,27 @@ class Generations:
             File(path="/" + str(path.relative_to(root)), content=path.read_bytes(), mode=path.stat().st_mode & 0o777)
             for path in found
         )
+
+    def changes(self, number: int) -> Changeset:
+        """Return everything that a generation was made of, byte for byte."""
+        home = Path(self.path(number))
+        own = (
+            path
+            for path in sorted(home.rglob("*"))
+            if path.is_file() and "root" not in path.relative_to(home).parts[:1]
+        )
+        inner = tuple(
+            File(path=str(path.relative_to(home)), content=path.read_bytes(), mode=path.stat().st_mode & 0o777)
+            for path in own
+            if path.name != "record.json"
+        )
+        plan = codec.load_json(Deployment, self.read(number, "deployment.json"), source=f"{home}/deployment.json")
+        return Changeset(deployment=plan, files=(*inner, *self.system_files(number)))
+
+    def read(self, number: int, path: str) -> bytes:
+        """Return one of its files, named as the Changeset does; b"" for one that it has not."""
+        inside = f"root{path}" if path.startswith("/") else path
+        return self._machine.read(f"{self.path(number)}/{inside}", codec.MAX_BYTES) or b""
 
     def difference(self, old: int, new: int) -> frozenset[str]:
         """Return the paths that differ between two generations, as the Changeset names them; 0 = an empty one."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from appliance.cli import library
+from appliance.cli import library, providers
 from appliance.cli.site import Catalog, Json, OtherHost, Prefix, finish, site
 from appliance.errors import SpecError
 from appliance.report import Result
@@ -43,6 +43,7 @@ def register(app: typer.Typer) -> None:
     noun = typer.Typer(no_args_is_help=True, help="Show the engines and the models that can be chosen from.")
     noun.command("list")(list_releases)
     noun.command("search")(library.search)
+    noun.command("providers")(providers.list_providers)
     noun.command()(show)
     app.add_typer(noun, name="catalog")
 

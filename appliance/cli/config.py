@@ -34,7 +34,7 @@ def list_settings(prefix: Prefix = "", as_json: Json = False) -> int:
 
     rows = settings.values(site(prefix, as_json=as_json))
     lines = [
-        f"{key:15} {_text(holds) or '-':32} {'set' if chosen else '':4} {settings.ABOUT[key]}"
+        f"{key:15} {_text(holds) or '-':32} {'set' if chosen else '':4} {settings.about(key)}"
         for key, (chosen, holds) in rows.items()
     ]
     data = {key: {"set": chosen, "holds": holds} for key, (chosen, holds) in rows.items()}
@@ -45,7 +45,7 @@ def get(key: Key, prefix: Prefix = "", as_json: Json = False) -> int:
     """Print what holds for one setting."""
     from appliance.flows import settings
 
-    chosen, holds = settings.values(site(prefix, as_json=as_json))[settings.known(key)]
+    chosen, holds = settings.values(site(prefix, as_json=as_json)).get(settings.known(key), (False, ""))
     data = {"key": key, "set": chosen, "holds": holds}
     return finish(Result(command="config get", data=data, text=_text(holds)), as_json=as_json)
 
@@ -70,7 +70,7 @@ def _change(command: str, key: str, value: str | None, prefix: str, *, as_json: 
 
     here = site(prefix, as_json=as_json)
     changed = settings.change(here, key, value)
-    _, holds = settings.values(here)[key]
+    _, holds = settings.values(here).get(key, (False, ""))
     text = f"{key} is {_text(holds) or 'not set'}{'' if changed else ', as before'}"
     return finish(Result(command=command, data={"key": key, "changed": changed, "holds": holds}, text=text),
                   as_json=as_json)  # fmt: skip

@@ -22,6 +22,8 @@ from appliance.cli.site import (
 from appliance.errors import UsageError
 from appliance.report import Result
 
+EXAMPLES = {"--set": "temp=0.7", "--env": "VLLM_LOGGING_LEVEL=DEBUG"}
+
 
 def known_names(incomplete: str) -> list[str]:
     """Return the names of the catalog that begin so, for the shells' completion."""
@@ -83,6 +85,12 @@ def add_model(
     task: tuning.Task = "chat",
     seed: tuning.Seed = None,
     pipeline_parallel: tuning.PipelineParallel = 1,
+    cpus: tuning.Cpus = None,
+    environment: tuning.Environment = None,
+    provider: tuning.Provider = "",
+    model_there: tuning.ModelThere = "",
+    base_url: tuning.BaseUrl = "",
+    api_key_file: tuning.ApiKeyFile = "",
     catalog: Catalog = None,
     replan: Replan = False,
     ignore: Ignore = None,
@@ -95,12 +103,17 @@ def add_model(
     """Serve one more model beside those that are served already."""
     from appliance.acquire.source import Source
     from appliance.domain.spec import ModelSpec, Tuning
-    from appliance.flows import converge, documents, names
+    from appliance.flows import converge, documents, names, secrets
+    from appliance.options import plain
 
     here = site(prefix, as_json=as_json)
+    source = tuning.elsewhere(source, engine, provider, base_url, model_there)
+    key = secrets.take(here, name, api_key_file) if source.startswith("remote:") or api_key_file else None
     asked = ModelSpec(
         name=name,
         source=source,
+        key_file=key.path if key else "",
+        environment=_pairs("--env", environment or []),
         engine=engine,
         context=context,
         parallel=parallel,
@@ -108,7 +121,8 @@ def add_model(
         gpus=_gpus(gpus),
         strict=strict,
         replicas=replicas,
-        options=_options(options or []),
+        cpus=cpus,
+        options=tuple((plain(key), value) for key, value in _pairs("--set", options or [])),
         version=engine_version,
         adapters=tuning.adapters(lora or []),
         tuning=Tuning(
@@ -133,7 +147,7 @@ def add_model(
     model = names.resolve(here, asked, wish, terms, other).model
     if dry_run:
         return preview("add-model", converge.planned(here, converge.add(model), terms, other), as_json=as_json)
-    done = converge.converge(here, converge.add(model), Source(offline=offline), terms)
+    done = converge.converge(here, converge.add(model), Source(offline=offline), terms, secret=key)
     return report("add-model", done, as_json=as_json)
 
 
@@ -169,7 +183,9 @@ def list_models(prefix: Prefix = "", as_json: Json = False) -> int:
             "architecture": model.weights.architecture,
             "size": model.weights.size,
             "engine": next(item.engine for item in deployment.services if item.model == model.name),
-            "context": next(item.setting.context for item in deployment.services if item.model == model.name),
+            "context": next(
+                0 if item.remote else item.setting.context for item in deployment.services if item.model == model.name
+            ),
             "endpoint": f"http://{address(deployment)}/{model.name}/v1",
         }
         for model in deployment.models
@@ -177,7 +193,7 @@ def list_models(prefix: Prefix = "", as_json: Json = False) -> int:
     lines = [f"{'NAME':16} {'ENGINE':16} {'CONTEXT':>8} {'SIZE':>10}  ENDPOINT"]
     for row in rows:
         size = amount_text(int(str(row["size"])))
-        lines.append(f"{row['name']:16} {row['engine']:16} {row['context']:>8} {size:>10}  {row['endpoint']}")
+        lines.append(f"{row['name']:16} {row['engine']:16} {row['context'] or '-':>8} {size:>10}  {row['endpoint']}")
     return finish(Result(command="list", data={"models": rows}, text="\n".join(lines)), as_json=as_json)
 
 
@@ -192,19 +208,12 @@ def _gpus(text: str) -> tuple[int, ...] | int | None:
     return tuple(map(int, numbers)) if len(words) > 1 else int(text)
 
 
-def _options(words: list[str]) -> tuple[tuple[str, str], ...]:
-    pairs = tuple(_option(word) for word in words)
-    repeated = sorted({key for key, _ in pairs if [name for name, _ in pairs].count(key) > 1})
-    if repeated:
-        raise UsageError(f"--set {repeated[0]} is given twice")
-    return pairs
-
-
-def _option(word: str) -> tuple[str, str]:
-    """Read KEY=VALUE, the key spelled as in any guide: --n_gpu_layers, N_GPU_LAYERS."""
-    from appliance.options import plain
-
-    key, equals, value = word.partition("=")
-    if not key or not equals:
-        raise UsageError(f"--set {word!r} is not KEY=VALUE", hint="for example --set temp=0.7")
-    return plain(key), value
+def _pairs(option: str, words: list[str]) -> tuple[tuple[str, str], ...]:
+    """Read KEY=VALUE, each key once."""
+    pairs = [word.partition("=") for word in words]
+    if wrong := next((word for word, (key, equals, _) in zip(words, pairs, strict=True) if not key or not equals), ""):
+        raise UsageError(f"{option} {wrong!r} is not KEY=VALUE", hint=f"for example {option} {EXAMPLES[option]}")
+    keys = [key for key, _, _ in pairs]
+    if repeated := sorted({key for key in keys if keys.count(key) > 1}):
+        raise UsageError(f"{option} {repeated[0]} is given twice")
+    return tuple((key, value) for key, _, value in pairs)

@@ -31,11 +31,17 @@ def register(app: typer.Typer) -> None:
     app.command()(logs)
 
 
-def status(prefix: Prefix = "", as_json: Json = False) -> int:
+def status(
+    env: Annotated[bool, typer.Option("--env", help="Show the variables of each engine instead.")] = False,
+    prefix: Prefix = "",
+    as_json: Json = False,
+) -> int:
     """Show what runs; exit code 7 when something that should run does not."""
     from appliance.flows.site import installed
 
     here = site(prefix, as_json=as_json)
+    if env:
+        return _show_environment(installed(here), as_json=as_json)
     return _show_status(here, "status", installed(here), as_json=as_json)
 
 
@@ -80,6 +86,15 @@ def logs(
     return finish(Result(command="logs", data={"lines": text.splitlines()}, text=text), as_json=as_json)
 
 
+def _show_environment(record: "Record", *, as_json: bool) -> int:
+    """Print the variables that the units hold; there is no secret among them."""
+    from appliance.render.pages import launches
+
+    found = {unit.service.name: dict(unit.launch.env) for unit in launches(record.deployment)}
+    lines = [f"{name}: {key}={value}" for name, variables in found.items() for key, value in variables.items()]
+    return finish(Result(command="status", data={"environment": found}, text="\n".join(lines)), as_json=as_json)
+
+
 def _control(verb: str, model: str, here: "Site", *, dry_run: bool, as_json: bool) -> int:
     from appliance import verify
     from appliance.flows import operate
@@ -113,6 +128,11 @@ def _show_status(here: "Site", command: str, record: "Record", *, as_json: bool)
             "detail": state.detail,
         }
         for state in states
+    ]
+    rows += [
+        {"name": one.name, "state": "remote", "pid": 0, "seconds": 0, "engine": one.remote.url, "detail": ""}
+        for one in record.deployment.services
+        if one.remote and not one.program
     ]
     lines = [f"{'NAME':18} {'STATE':9} {'FOR':>8} {'PID':>8}  ENGINE"]
     lines += [

@@ -30,7 +30,26 @@ Lora = Annotated[
 ]
 Task = Annotated[str, _option(help="chat, embed, rerank or transcribe.")]
 Seed = Annotated[int | None, _option(help="Where chance begins.")]
+Cpus = Annotated[int | None, _option(help="Processors of each replica.")]
+Environment = Annotated[list[str] | None, _option("--env", metavar="NAME=VALUE", help="Variable of its engine.")]
 PipelineParallel = Annotated[int, _option(help="Groups of GPUs that have so many of the layers each.")]
+
+ELSEWHERE = "Served by a provider"
+
+
+def _provider(*names: str, help: str, metavar: str | None = None) -> typer.models.OptionInfo:  # noqa: A002 - typer's name
+    info: typer.models.OptionInfo = typer.Option(*names, help=help, metavar=metavar, rich_help_panel=ELSEWHERE)
+    return info
+
+
+Provider = Annotated[
+    str, _provider(help="Who serves it: openai, moonshot, dashscope, deepseek …; `catalog providers`.")
+]
+ModelThere = Annotated[str, _provider("--model", help="What the provider calls it.")]
+BaseUrl = Annotated[str, _provider("--base-url", metavar="URL", help="Address that speaks OpenAI's routes.")]
+ApiKeyFile = Annotated[
+    str, _provider(metavar="FILE", help="File with the provider's key, mode 0600, which is taken over; - = stdin.")
+]
 
 
 def file(path: str) -> str:
@@ -48,3 +67,18 @@ def adapters(words: list[str]) -> tuple[tuple[str, str], ...]:
     if wrong := next((word for word, (name, _, path) in zip(words, pairs, strict=True) if not name or not path), ""):
         raise UsageError(f"--lora {wrong!r} is not NAME=DIR", hint="for example --lora sql=/srv/adapters/sql")
     return tuple((name, file(path)) for name, _, path in pairs)
+
+
+def elsewhere(source: str, engine: str, provider: str, base_url: str, model: str) -> str:
+    """Return the source, put together for a model that a provider serves. Raises UsageError or SpecError."""
+    from appliance.catalog import providers
+
+    if not (provider or base_url or model):
+        if engine == "remote" and not source:
+            raise UsageError("which provider, and which of its models?", hint="--provider moonshot --model kimi-k2")
+        return source
+    if source:
+        raise UsageError(f"{source} says where the model is; --provider, --base-url and --model say it, too")
+    if not provider and not base_url:
+        raise UsageError("--model needs --provider or --base-url", hint=f"providers: {', '.join(providers.names())}")
+    return providers.source(provider, base_url, model)

@@ -51,6 +51,8 @@ class File:
     """Absolute; or relative to the generation's directory."""
     content: bytes
     mode: int = 0o644
+    user: str = ""
+    """Owner by name; "" = the writer."""
     group: str = ""
     """Group owner by name; "" = the writer's own."""
 

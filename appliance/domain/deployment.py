@@ -47,6 +47,10 @@ class Artifact:
     pins: tuple[str, ...] = ()
     """Requirements that hold beside `ref`: the torch of the right CUDA, `torch==2.13.0+cu129`. For a build: CMake
     definitions, `GGML_CUDA=ON`."""
+    extras: tuple[str, ...] = ()
+    """Requirements that it starts sooner with: kernels compiled beforehand; without them it works, too."""
+    extras_indexes: tuple[str, ...] = ()
+    """Package indexes of those."""
     overrides: tuple[str, ...] = ()
     """Requirements that hold whatever the packages themselves ask for; one that never applies leaves a package out."""
     provides: tuple[str, ...] = ()
@@ -152,11 +156,15 @@ class Remote:
     url: str
     """What `/v1` of ours stands for there, without a slash at its end: `https://api.moonshot.cn/v1`."""
     header: str = "authorization"
-    """The header that carries the key: `authorization` (with `Bearer`), or another one that holds it alone, `api-key`."""
+    """The header that carries the key: `authorization`, behind `Bearer`, or one that holds it alone, `api-key`."""
     query: str = ""
     """What every path ends in: `api-version=2024-10-21`."""
+    model: str = ""
+    """What the provider calls the model."""
     key_file: str = ""
     """Absolute path of the file with the key, which only the gateway's user reads; "" = none is needed."""
+    proxy: str = ""
+    """`HOST:PORT` of the HTTP proxy that leads there; "" = the way is open."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,6 +203,10 @@ class Service:
     """(name, absolute path)."""
     remote: Remote | None = None
     """Where it is served instead of here."""
+    home: str = ""
+    """Absolute path of the directory that is its own: HOME, and caches."""
+    cpus: int = 0
+    """Processors that it may keep busy at most; 0 = no bound."""
 
     @property
     def memory(self) -> int:
@@ -204,7 +216,7 @@ class Service:
     @property
     def address(self) -> str:
         """Return where it listens, `unix:/run/…`, `127.0.0.1:18100`, or a provider's URL."""
-        if self.remote:
+        if self.remote and not self.remote.proxy:
             return self.remote.url
         return f"127.0.0.1:{self.port}" if self.port else f"unix:{self.socket}"
 
@@ -308,4 +320,4 @@ class Deployment:
     @property
     def started(self) -> tuple[Service, ...]:
         """The services that a runtime starts here."""
-        return tuple(service for service in self.services if not service.remote)
+        return tuple(service for service in self.services if service.program)

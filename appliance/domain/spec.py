@@ -47,7 +47,8 @@ class ModelSpec:
     """Served model name and URL path segment: `[a-z0-9][a-z0-9.-]{0,62}`."""
     source: str
     """`builtin:smoke`, the absolute path of a GGUF file (any shard) or a safetensors directory, or where a hub has it:
-    `hf:OWNER/REPO@COMMIT`, `hf:OWNER/REPO@COMMIT/FILE.gguf`, the same with `ms:`, `https://HOST/FILE.gguf#sha256=HEX`."""
+    `hf:OWNER/REPO@COMMIT`, `hf:OWNER/REPO@COMMIT/FILE.gguf`, the same with `ms:`, `https://HOST/FILE.gguf#sha256=HEX`,
+    or who else serves it: `remote:PROVIDER/MODEL`."""
     engine: str = "auto"
     version: str = ""
     """Of the engine; "" = the first of the catalog that works."""
@@ -58,6 +59,8 @@ class ModelSpec:
     replicas: int = 1
     gpus: tuple[int, ...] | int | None = None
     """GPUs of one replica: how many, or which (indexes); None = as few as hold it; 0 = none, the CPU serves it."""
+    cpus: int | None = None
+    """Processors of one replica; None = its part of all there are."""
     kv_type: str = "auto"
     """Type of the KV cache, as the engine calls it; `auto` = 16 bits, smaller only where nothing else fits."""
     strict: bool = False
@@ -67,6 +70,10 @@ class ModelSpec:
     tuning: Tuning = field(default_factory=Tuning)
     adapters: tuple[tuple[str, str], ...] = ()
     """LoRA adapters served beside the model: (name that clients ask for, absolute path of the directory)."""
+    environment: tuple[tuple[str, str], ...] = ()
+    """Variables of its engine, beside those of all engines and before them."""
+    key_file: str = ""
+    """Absolute path of the file with the provider's key, for a model that a provider serves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +93,16 @@ class Hub:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Proxy:
+    """The way out of this network, for downloads and to providers; "" = what the environment says."""
+
+    https: str = ""
+    """`http://HOST:PORT` of an HTTP proxy (https_proxy)."""
+    none: str = ""
+    """Hosts that are asked directly, with commas between: `.corp.example,10.0.0.7` (no_proxy)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ApplianceSpec:
     """The whole appliance as the operator wants it."""
 
@@ -96,6 +113,9 @@ class ApplianceSpec:
     insecure: bool = False
     """Allow an address other than loopback although no key protects it."""
     hub: Hub = Hub()
+    proxy: Proxy = Proxy()
+    environment: tuple[tuple[str, str], ...] = ()
+    """Variables of every engine."""
     models: tuple[ModelSpec, ...] = ()
 
     @property

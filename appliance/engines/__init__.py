@@ -30,7 +30,8 @@ class Engine(Protocol):
     """What a module must hold to be an engine; strict mypy checks modules against it.
 
     It may hold besides: `FLAGS`, what it calls the uniform options (without it, it has none); `OWNED`, flag -> why the
-    operator may not set it; `upstream(service)`, what `model` of a request must say where that is not the model's name.
+    operator may not set it; `upstream(service)`, what `model` of a request must say where that is not the model's name;
+    `MODELSCOPE`, the variable that makes ModelScope its hub.
     """
 
     @property

@@ -98,7 +98,7 @@ def launch(service: Service) -> Launch:
             ),
         ),
         # Empty: it writes log files into its working directory otherwise.
-        env=(("LOGDIR", ""), ("HF_HUB_OFFLINE", "1")),
+        env=(("LOGDIR", ""),),
     )  # fmt: skip
 
 

@@ -91,7 +91,6 @@ def launch(service: Service) -> Launch:
             *(("--running_max_req_size", str(setting.parallel)) if setting.parallel > 1 else ()),
             *(word for name, value in service.options for word in (f"--{name}", value) if word),
         ),
-        env=(("HF_HUB_OFFLINE", "1"),),
     )  # fmt: skip
 
 

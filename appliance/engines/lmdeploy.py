@@ -13,6 +13,7 @@ HEALTH: Final = "/health"
 PARALLEL: Final = 1
 ADDRESS: Final = "tcp"
 FILLS: Final = True
+MODELSCOPE: Final = "LMDEPLOY_USE_MODELSCOPE"
 PREFILL: Final = 8192
 """Prompt tokens of one step."""
 BATCH: Final = 256
@@ -114,7 +115,6 @@ def launch(service: Service) -> Launch:
             "--server-name", "127.0.0.1", "--server-port", str(service.port),
             *words(FLAGS, service),
         ),
-        env=(("HF_HUB_OFFLINE", "1"),),
     )  # fmt: skip
 
 

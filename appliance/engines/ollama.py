@@ -65,12 +65,13 @@ def program(release: Release, state: str, python: str) -> str:
 
 
 def launch(service: Service) -> Launch:
-    """It keeps its models below HOME. Options are its environment variables: `load-timeout` is OLLAMA_LOAD_TIMEOUT."""
+    """Options are its environment variables: `load-timeout` is OLLAMA_LOAD_TIMEOUT."""
     setting = service.setting
     address = f"127.0.0.1:{service.port}"
     quantised = setting.kv_type != "auto"
     settings = {
         "OLLAMA_HOST": address,
+        "OLLAMA_MODELS": f"{service.home}/models",
         "OLLAMA_CONTEXT_LENGTH": str(setting.context),
         "OLLAMA_NUM_PARALLEL": str(setting.parallel),
         "OLLAMA_MAX_LOADED_MODELS": "1",

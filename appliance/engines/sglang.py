@@ -14,6 +14,7 @@ HEALTH: Final = "/health"
 PARALLEL: Final = 1
 ADDRESS: Final = "tcp"
 FILLS: Final = True
+MODELSCOPE: Final = "SGLANG_USE_MODELSCOPE"
 FLAGS: Final[Flags] = {
     "context": said("--context-length"),
     "dtype": said("--dtype"),
@@ -109,7 +110,6 @@ def launch(service: Service) -> Launch:
             "--enable-metrics",
             *words(FLAGS, service),
         ),
-        env=(("HF_HUB_OFFLINE", "1"),),
     )  # fmt: skip
 
 

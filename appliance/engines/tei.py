@@ -102,7 +102,6 @@ def launch(service: Service) -> Launch:
             "--max-batch-tokens", str(BATCH),
             *(word for name, value in service.options for word in (f"--{name}", value) if word),
         ),
-        env=(("HF_HUB_OFFLINE", "1"),),
     )  # fmt: skip
 
 

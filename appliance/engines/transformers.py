@@ -105,7 +105,7 @@ def launch(service: Service) -> Launch:
             *words(FLAGS, service),
         ),
         env=(
-            ("HF_HUB_OFFLINE", "1"), ("HF_HUB_DISABLE_TELEMETRY", "1"), ("OMP_NUM_THREADS", str(service.threads)),
+            ("HF_HUB_DISABLE_TELEMETRY", "1"), ("OMP_NUM_THREADS", str(service.threads)),
         ),
     )  # fmt: skip
 

@@ -156,7 +156,10 @@ def launch(service: Service) -> Launch:
             *words(FLAGS, service),
         ),
         env=(
-            ("HF_HUB_OFFLINE", "1"), ("VLLM_NO_USAGE_STATS", "1"), ("VLLM_DO_NOT_TRACK", "1"),
+            ("VLLM_NO_USAGE_STATS", "1"), ("VLLM_DO_NOT_TRACK", "1"),
+            ("VLLM_CACHE_ROOT", f"{service.home}/vllm"),
+            # True would import a package that is not in its environment, before it looks whether the files are here.
+            ("VLLM_USE_MODELSCOPE", "False"),
             *_ram(service),
         ),
     )  # fmt: skip

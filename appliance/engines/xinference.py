@@ -67,7 +67,7 @@ def program(release: Release, state: str, python: str) -> str:
 
 
 def launch(service: Service) -> Launch:
-    """Its home is HOME; nothing is downloaded, and no accounts are kept: the gateway has the keys."""
+    """Nothing is downloaded, and no accounts are kept: the gateway has the keys."""
     address = f"127.0.0.1:{service.port}"
     return Launch(
         programs=(
@@ -85,10 +85,9 @@ def launch(service: Service) -> Launch:
             ),
         ),
         env=(
-            ("XINFERENCE_AUTH_ADVANCED", "0"),
+            ("XINFERENCE_HOME", f"{service.home}/xinference"), ("XINFERENCE_AUTH_ADVANCED", "0"),
             ("XINFERENCE_ENABLE_VIRTUAL_ENV", "0"), ("XINFERENCE_VIRTUAL_ENV_OFFLINE_INSTALL", "1"),
             ("XINFERENCE_MODEL_SRC", "huggingface"), ("XINFERENCE_TRUST_REMOTE_CODE", "0"),
-            ("HF_HUB_OFFLINE", "1"),
         ),
     )  # fmt: skip
 

@@ -4,7 +4,8 @@ import difflib
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,12 +15,13 @@ from appliance.acquire import models as model_files
 from appliance.acquire.source import Carried, Source
 from appliance.apply import Report, apply, differences
 from appliance.catalog import load as load_catalog
-from appliance.catalog import only
+from appliance.catalog import only, providers
 from appliance.detect import detect, ports
-from appliance.domain.changes import Changeset, Record
+from appliance.detect.proxies import proxies
+from appliance.domain.changes import Changeset, File, Record
 from appliance.domain.deployment import Deployment, Model
 from appliance.domain.host import Host
-from appliance.domain.spec import SMOKE, ApplianceSpec, ModelSpec
+from appliance.domain.spec import SMOKE, ApplianceSpec, ModelSpec, Proxy
 from appliance.errors import ArtifactError, HostError, SpecError
 from appliance.flows import doctor
 from appliance.flows.site import Site, require_rights, unknown_model
@@ -28,6 +30,7 @@ from appliance.render.pages import render
 from appliance.report import amount_text
 from appliance.system.http import port_is_free
 from appliance.system.lock import lock
+from appliance.system.machine import go_out_by
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +95,7 @@ def planned(site: Site, edit: Edit, terms: Terms = Terms(), host: Host | None = 
     """
     there, files = read_spec(site)
     record = site.generations.record()
-    spec = specfile.check(edit(there))
+    spec = specfile.check(_with_way_out(edit(there), there))
     hubs = access(site, spec, offline=terms.offline)
     carried = terms.bundle.models if terms.bundle else ()
     known = (*(record.deployment.models if record else ()), *carried)
@@ -123,8 +126,18 @@ def planned(site: Site, edit: Edit, terms: Terms = Terms(), host: Host | None = 
     return _planned(site, changes, record, here)
 
 
+def _with_way_out(spec: ApplianceSpec, before: ApplianceSpec) -> ApplianceSpec:
+    """Keep the proxy of the environment for models of providers: the gateway starts without that environment."""
+    new = any(providers.is_remote(item.source) for item in spec.models if item not in before.models)
+    way = {name.lower(): value for name, value in reversed(proxies(os.environ))}
+    if not new or spec.proxy.https or not way.get("https_proxy"):
+        return spec
+    return replace(spec, proxy=Proxy(https=way["https_proxy"], none=spec.proxy.none or way.get("no_proxy", "")))
+
+
 def access(site: Site, spec: ApplianceSpec, *, offline: bool = False) -> hub.Access:
     """Return how hubs are asked from here."""
+    go_out_by(spec.proxy.https, spec.proxy.none)
     told = hub.settings(spec.hub, offline=offline)
     return hub.access(told, cache=site.layout.cache, state=site.layout.state, progress=site.progress)
 
@@ -144,13 +157,37 @@ def _pinned(spec: ApplianceSpec, before: ApplianceSpec, known: tuple[Model, ...]
     return replace(spec, models=tuple(one(item) for item in spec.models))
 
 
-def converge(site: Site, edit: Edit, source: Source, terms: Terms = Terms()) -> Converged:
-    """Make the machine match the edited spec."""
+def converge(
+    site: Site, edit: Edit, source: Source, terms: Terms = Terms(), *, secret: File | None = None
+) -> Converged:
+    """Make the machine match the edited spec; `secret` is a file that the new state reads and no plan holds."""
     require_rights(site)
     with lock(Path(site.layout.state, "lock"), site.command):
         site.progress.step("detect")
         plan = planned(site, edit, replace(terms, offline=terms.offline or source.offline))
-        return bring_about(site, plan.changes, source)
+        with _kept(site, secret) as new:
+            return bring_about(site, plan.changes, source, doubted=new)
+
+
+@contextmanager
+def _kept(site: Site, secret: File | None) -> Iterator[str]:
+    """Write a secret, and yield its path if it is another one than before.
+
+    What was there comes back when what needs it does not come into force.
+    """
+    before = site.machine.read(secret.path) if secret else None
+    if secret is None or before == secret.content:
+        yield ""
+        return
+    site.machine.write(secret)
+    try:
+        yield secret.path
+    except BaseException:
+        if before is None:
+            site.machine.remove(secret.path)
+        else:
+            site.machine.write(replace(secret, content=before))
+        raise
 
 
 def install(site: Site, source: Source, *, edit: Edit, terms: Terms = Terms()) -> Converged:
@@ -210,24 +247,40 @@ def apply_plan(site: Site, deployment: Deployment, source: Source) -> Converged:
 def preview_plan(site: Site, deployment: Deployment) -> Planned:
     """Return what a plan from a file would change."""
     _, files = read_spec(site)
-    changes = render(deployment, specfile.files(deployment.spec, files, site.layout))
+    return compared(site, render(deployment, specfile.files(deployment.spec, files, site.layout)))
+
+
+def compared(site: Site, changes: Changeset) -> Planned:
+    """Return what a changeset that is there already would change."""
     return _planned(site, changes, site.generations.record(), detect(site.machine, state=site.layout.state))
 
 
-def bring_about(site: Site, changes: Changeset, source: Source) -> Converged:
-    """Acquire what a changeset needs and put it in force; the lock must be held."""
+def bring_about(site: Site, changes: Changeset, source: Source, *, doubted: str = "") -> Converged:
+    """Acquire, apply and verify, under the lock; `doubted`: the path of a key that was not in force before."""
     deployment = changes.deployment
     _preflight(site, deployment, source)
     site.progress.step("acquire", "engine, gateway and weights")
     acquire.acquire(deployment, site.machine, source, site.progress)
     checks: list[verify.Check] = []
+    asked = _asked(site, deployment, doubted, offline=source.offline)
 
     def healthy() -> None:
         verify.wait(deployment, site.machine)
-        checks.extend(verify.completion(deployment, item.name, site.machine) for item in deployment.models)
+        checks.extend(verify.completion(deployment, name, site.machine) for name in asked)
 
     report = apply(changes, site.generations, site.machine, site.progress, healthy)
     return Converged(deployment=deployment, report=report, checks=tuple(checks))
+
+
+def _asked(site: Site, deployment: Deployment, doubted: str, *, offline: bool) -> tuple[str, ...]:
+    """Return the models that must give an answer: of a provider's only a new one, for it may be down at any time."""
+    record = site.generations.record()
+    before = {service.model: service.remote for service in record.deployment.services} if record else {}
+    remote = {service.model: service.remote for service in deployment.services if service.remote}
+    known = {
+        name for name, place in remote.items() if offline or (before.get(name) == place and place.key_file != doubted)
+    }
+    return tuple(item.name for item in deployment.models if item.name not in known)
 
 
 def _planned(site: Site, changes: Changeset, record: Record | None, host: Host) -> Planned:

@@ -221,7 +221,7 @@ def _newest(state: str) -> float:
 
 def _installed(site: Site, record: Record, states: tuple[ServiceState, ...]) -> Installed:
     deployment, layout = record.deployment, site.layout
-    programs = {item.name: item.program for item in deployment.services} | {"gateway": deployment.gateway.program}
+    programs = {item.name: item.program for item in deployment.started} | {"gateway": deployment.gateway.program}
     link = ""
     with suppress(OSError):
         link = os.readlink(layout.current)  # noqa: PTH115

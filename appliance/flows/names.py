@@ -25,7 +25,7 @@ from appliance.plan.room import Room, pools, room
 
 ALIASES: Final = "aliases.yaml"
 """The operator's own names, beside appliance.yaml: name -> a source, or a name of the catalog."""
-SCHEMES: Final = ("hf:", "ms:", "https:", "http:", "file:")
+SCHEMES: Final = ("hf:", "ms:", "https:", "http:", "file:", "remote:")
 BUILTIN: Final = "builtin:"
 REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}(@[\w.-]+)?(:[\w.-]+)?")
 FILES: Final = (".gguf", ".safetensors", ".bin", ".pt", ".pth", ".zip")

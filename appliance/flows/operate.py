@@ -53,8 +53,8 @@ def control(site: Site, verb: str, model: str) -> Record:
 def log_command(site: Site, model: str, *, follow: bool, lines: int) -> Command:
     """Return the command that shows the log of one model, of the gateway, or of all for ""."""
     deployment = installed(site).deployment
-    names = ["gateway", *(service.name for service in deployment.services)]
-    replicas = [service.name for service in deployment.services if service.model == model]
+    names = ["gateway", *(service.name for service in deployment.started)]
+    replicas = [service.name for service in deployment.started if service.model == model]
     if model and model not in names and not replicas:
         raise unknown_model(model, ("gateway", *(item.name for item in deployment.models)))
     service = model if model in names else (replicas[0] if replicas else "")

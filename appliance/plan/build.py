@@ -1,9 +1,10 @@
 """Puts the decisions together into one Deployment."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
-from appliance.catalog import Catalog
-from appliance.domain.deployment import Deployment, Gateway, Layout, Model, Reason, Refusal, Route, Service
+from appliance.catalog import Catalog, providers
+from appliance.domain.deployment import Deployment, Gateway, Layout, Model, Reason, Refusal, Remote, Route, Service
 from appliance.domain.host import Host
 from appliance.domain.spec import ApplianceSpec, ModelSpec
 from appliance.engines import engine, health, upstream
@@ -55,7 +56,9 @@ def plan(
     fits, here = _fit(new, candidates, host, here)
     for item, model in new:
         artifacts |= {one.digest: one for one in fits[item.name].candidate.release.artifacts}
-        services[item.name] = _services(item, model, fits[item.name], layout, host, python, ports)
+        placed = _services(item, model, fits[item.name], layout, host, python, ports)
+        remote = _remote(item, spec) if providers.is_remote(item.source) else None
+        services[item.name] = _elsewhere(placed, remote, python) if remote else placed
     grown = share.grow(tuple(one for name in fits for one in services[name]), host, here)
     services |= {name: tuple(one for one in grown if one.model == name) for name in fits}
     ordered = tuple(one for item in spec.models for one in services[item.name])
@@ -161,6 +164,8 @@ def _services(
             program=module.program(release, layout.state, python),
             weights=_weights(model, layout),
             socket=_socket(layout, name),
+            home=f"{layout.cache}/{name}",
+            cpus=item.cpus or 0,
             setting=place.setting,
             threads=_threads(item, place, host),
             start_timeout=60 + model.weights.size // LOAD_RATE + (COMPILE if module.FILLS or release.torch else 0),
@@ -178,8 +183,30 @@ def _services(
     )
 
 
+def _remote(item: ModelSpec, spec: ApplianceSpec) -> Remote:
+    """Return where a provider serves a model, and the proxy that leads there."""
+    remote = providers.place(item.source, item.key_file)
+    name = providers.host(remote).rpartition(":")[0]
+    direct = [part.strip().lstrip("*.") for part in spec.proxy.none.split(",") if part.strip()]
+    spared = name in providers.CLEAR or any(name == one or name.endswith(f".{one}") for one in direct)
+    return remote if spared else replace(remote, proxy=spec.proxy.https.partition("://")[2].rstrip("/"))
+
+
+def _elsewhere(services: tuple[Service, ...], remote: Remote, python: str) -> tuple[Service, ...]:
+    """Make replicas places with a provider; behind a proxy they share the first one's tunnel."""
+    tunnel = python if remote.proxy else ""
+    return tuple(
+        replace(one, remote=remote, socket=services[0].socket, program="" if number else tunnel)
+        for number, one in enumerate(services)
+    )
+
+
 def _threads(item: ModelSpec, place: Place, host: Host) -> int:
     """Return the processors of one replica; beside GPUs, more than a few only wait for each other."""
+    if item.cpus and item.cpus > host.cpus:
+        raise HostError(f"{item.name}: {item.cpus} processors are asked for, {host.cpus} are here", hint="--cpus")
+    if item.cpus:
+        return item.cpus
     most = max(1, host.cpus // item.replicas)
     return min(most, BESIDE_GPUS) if place.gpus else most
 
@@ -231,6 +258,7 @@ def _gateway(spec: ApplianceSpec, services: tuple[Service, ...], layout: Layout,
                 upstream_model=name if name != item.name else upstream(by_model[name][0]),
                 health=health(by_model[item.name][0]),
                 replicas=tuple((service.name, service.address) for service in by_model[item.name]),
+                remote=by_model[item.name][0].remote,
             )
             for item in spec.models
             for name in (item.name, *(name for name, _ in item.adapters))

@@ -191,6 +191,7 @@ def _name(artifact: Artifact, row: Release, host: Host) -> str:
             *origin,
             *artifact.pins,
             *artifact.indexes,
+            *artifact.extras,
             *artifact.overrides,
             *artifact.provides,
             *artifact.libraries,

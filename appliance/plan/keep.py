@@ -1,5 +1,7 @@
 """What runs already and is still asked for stays as it is: a plan must not move what ran yesterday."""
 
+from dataclasses import replace
+
 from appliance.domain.deployment import Deployment, Model, Reason, Service
 from appliance.domain.host import Host
 from appliance.domain.spec import ApplianceSpec
@@ -20,7 +22,12 @@ def kept(spec: ApplianceSpec, models: tuple[Model, ...], host: Host, before: Dep
     found: Kept = {}
     taken: tuple[Service, ...] = ()
     for item in spec.models:
-        services = tuple(service for service in before.services if service.model == item.name)
+        # What an older version wrote down may lack a place of its own.
+        services = tuple(
+            replace(service, home=f"{before.layout.cache}/{service.name}")
+            for service in before.services
+            if service.model == item.name
+        )
         same = wishes.get(item.name) == item and earlier.get(item.name) == digests[item.name]
         if same and services and all(_there(service, host) for service in services) and _fits(taken + services, host):
             taken += services

@@ -9,10 +9,11 @@ import jinja2
 
 from appliance import codec, gateway, resources
 from appliance.domain.changes import Changeset, File, Page, Unit
-from appliance.domain.deployment import Deployment, Launch, Service
-from appliance.engines import VISIBILITY, engine, health
+from appliance.domain.deployment import Deployment
+from appliance.engines import engine, health
 from appliance.errors import ApplianceError
 from appliance.render import quoting
+from appliance.render.environment import variables
 from appliance.runtimes import runtime
 
 DEPLOYMENT = "deployment.json"
@@ -45,17 +46,12 @@ def render(deployment: Deployment, spec_files: tuple[File, ...] = ()) -> Changes
 def launches(deployment: Deployment) -> tuple[Unit, ...]:
     """Return each service with its argv and environment."""
     return tuple(
-        Unit(service=service, launch=_with_gpus(module.launch(service), service), health=health(service))
-        for service in deployment.services
-        for module in (engine(service.engine),)
+        Unit(
+            service=service, launch=replace(launch, env=variables(deployment, service, launch)), health=health(service)
+        )
+        for service in deployment.started
+        for launch in (engine(service.engine).launch(service),)
     )
-
-
-def _with_gpus(launch: Launch, service: Service) -> Launch:
-    """Show a replica its own GPUs and no others; one that computes on the CPU sees none, whatever it was built for."""
-    if not service.gpus:
-        return launch
-    return replace(launch, env=(*launch.env, (VISIBILITY[service.vendor], ",".join(service.gpus))))
 
 
 def _together(deployment: Deployment, units: tuple[Unit, ...]) -> tuple[tuple[Unit, ...], tuple[Page, ...]]:

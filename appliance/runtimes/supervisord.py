@@ -85,7 +85,7 @@ def restart(deployment: Deployment, model: str) -> tuple[Command, ...]:
 
 def retire(deployment: Deployment, services: tuple[str, ...]) -> tuple[Command, ...]:
     """Stop what is no longer wanted; supervisord itself goes with the last one."""
-    if set(services) >= {"gateway", *(service.name for service in deployment.services)}:
+    if set(services) >= {"gateway", *(service.name for service in deployment.started)}:
         return stop(deployment, "")
     names = [program(name) for name in services]
     return (_control(deployment, "stop", *names, ok=(0, 1, 2, 4, 7), timeout=120),)
@@ -104,7 +104,7 @@ def status(deployment: Deployment) -> Call:
 
 def read_status(deployment: Deployment, done: Completed) -> tuple[ServiceState, ...]:
     """Read the list of programs; no answer means that supervisord is not running."""
-    services = ("gateway", *(service.name for service in deployment.services))
+    services = ("gateway", *(service.name for service in deployment.started))
     try:
         rows: list[dict[str, object]] = xmlrpc.client.loads(done.stdout)[0][0]  # type: ignore[assignment]
         by_name = {str(row["name"]): row for row in rows}
@@ -118,7 +118,7 @@ def read_status(deployment: Deployment, done: Completed) -> tuple[ServiceState, 
 
 def logs(deployment: Deployment, service: str, *, follow: bool, lines: int) -> Command:
     """Read the files that supervisord writes and rotates."""
-    names = [service] if service else ["gateway", *(item.name for item in deployment.services)]
+    names = [service] if service else ["gateway", *(item.name for item in deployment.started)]
     files = [f"{deployment.layout.log}/{program(name)}.log" for name in names]
     return Command(argv=("tail", f"--lines={lines}", *(("--follow=name", "--retry") if follow else ()), *files))
 
@@ -136,7 +136,7 @@ def _state(name: str, row: dict[str, object]) -> ServiceState:
 
 
 def _programs(deployment: Deployment, model: str) -> tuple[str, ...]:
-    return tuple(program(service.name) for service in deployment.services if service.model == model)
+    return tuple(program(service.name) for service in deployment.started if service.model == model)
 
 
 def _ensure(deployment: Deployment) -> Command:

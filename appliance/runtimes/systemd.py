@@ -86,6 +86,7 @@ def pages(deployment: Deployment, units: tuple[Unit, ...]) -> tuple[Page, ...]:
                     "groups": GROUPS if item.service.vendor in BY_GROUP else (),
                     # Where it listens, or its processes on several GPUs meet.
                     "loopback": bool(item.service.port or item.service.gpus),
+                    "outside": item.service.remote is not None,
                 },
             )
             for item in units
@@ -203,17 +204,17 @@ def _state(name: str, block: dict[str, str]) -> ServiceState:
 
 
 def _services(deployment: Deployment) -> tuple[str, ...]:
-    return ("gateway", *(service.name for service in deployment.services))
+    return ("gateway", *(service.name for service in deployment.started))
 
 
 def _targets(deployment: Deployment, model: str) -> tuple[str, ...]:
     if not model:
         return (UMBRELLA,)
-    return tuple(unit(service.name) for service in deployment.services if service.model == model)
+    return tuple(unit(service.name) for service in deployment.started if service.model == model)
 
 
 def _patience(deployment: Deployment) -> float:
-    return 30 + max([30, *(service.start_timeout for service in deployment.services)])
+    return 30 + max([30, *(service.start_timeout for service in deployment.started)])
 
 
 def _systemctl(*words: str, ok: tuple[int, ...] = (0,), timeout: float = 60) -> Command:

@@ -61,6 +61,13 @@ def environment(extra: tuple[tuple[str, str], ...] = ()) -> dict[str, str]:
     return {**ENVIRONMENT, **passed, **dict(extra)}
 
 
+def go_out_by(https: str, none: str) -> None:
+    """Make the proxy that is configured the one of this process and all that it starts; "" leaves what there is."""
+    for name, value in (("http_proxy", https), ("https_proxy", https), ("no_proxy", none)):
+        if value:
+            os.environ[name] = os.environ[name.upper()] = value
+
+
 class RealMachine:
     """This machine."""
 
@@ -155,8 +162,9 @@ class RealMachine:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(file.content)
             os.fchmod(stream.fileno(), file.mode)
-            if file.group:
-                os.fchown(stream.fileno(), -1, grp.getgrnam(file.group).gr_gid)
+            if file.user or file.group:
+                user = pwd.getpwnam(file.user).pw_uid if file.user else -1
+                os.fchown(stream.fileno(), user, grp.getgrnam(file.group).gr_gid if file.group else -1)
             stream.flush()
             os.fsync(stream.fileno())
 

@@ -130,5 +130,6 @@ def test_a_second_bundle_adds_a_model_and_the_first_one_takes_it_back(installed:
     assert "changed=0" in installed.run("llm-appliance", "install", "--offline", timeout=60).stdout
     installed.reboot()
     installed.run("llm-appliance", "verify", timeout=60)
-    installed.run("llm-appliance", "remove-model", "second", timeout=60)
+    installed.run("llm-appliance", "rollback", timeout=60)
+    assert "second" not in installed.run("llm-appliance", "list").stdout
     assert product.chat(installed, QUESTION) == ANSWER

@@ -102,6 +102,26 @@ def test_the_torch_that_is_pinned_comes_from_its_own_index(indexes: tuple[Path, 
     assert digest in (target / "requirements.txt").read_text()
 
 
+def test_kernels_that_were_compiled_beforehand_come_along_with_their_hashes(
+    indexes: tuple[Path, Path], deployment: Deployment
+) -> None:
+    digest = put(indexes[1], "kernels", "1.0+cu130")
+    wanting = replace(ARTIFACT, extras=("kernels==1.0+cu130",), extras_indexes=(indexes[1].as_uri(),))
+    target = make(wanting, deployment)
+    assert [installed(target, name) for name in ("engine", "kernels")] == ["1.0", "1.0+cu130"]
+    assert digest in (target / "requirements.txt").read_text()
+
+
+def test_without_them_it_is_made_all_the_same_and_says_so(
+    indexes: tuple[Path, Path], deployment: Deployment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanting = replace(ARTIFACT, extras=("kernels==1.0+cu130",), extras_indexes=((indexes[1] / "gone").as_uri(),))
+    target = make(wanting, deployment)
+    assert installed(target, "engine") == "1.0"
+    assert "kernels" not in (target / "requirements.txt").read_text()
+    assert "without kernels, so the first start takes some minutes longer" in capsys.readouterr().err
+
+
 def test_a_wheel_can_be_named_by_its_address(indexes: tuple[Path, Path], deployment: Deployment) -> None:
     put(indexes[1], "engine", "1.0+cu129", requires=("small",))
     url = (indexes[1] / "engine" / "engine-1.0+cu129-py3-none-any.whl").as_uri()
@@ -177,6 +197,29 @@ def test_a_source_package_is_never_built_in_passing(indexes: tuple[Path, Path], 
     (page / "index.html").write_text('<html><body><a href="small-3.0.tar.gz">small-3.0.tar.gz</a></body></html>')
     with pytest.raises(ArtifactError, match="small"):
         make(ARTIFACT, deployment)
+
+
+def test_a_wheelhouse_is_enough_without_network(
+    indexes: tuple[Path, Path], deployment: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = tmp_path / "wheelhouse"
+    house.mkdir()
+    for wheel in indexes[0].glob("*/*.whl"):
+        shutil.copy(wheel, house)
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "https://no.such.index.example/simple")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(house))
+    target = make(ARTIFACT, deployment, offline=True)
+    assert [installed(target, name) for name in ("engine", "torch", "small")] == ["1.0", "2.13.0", "3.0"]
+    assert (target / "requirements.txt").read_text().count("--hash=sha256:") == 3
+
+
+def test_what_the_wheelhouse_lacks_is_told(
+    indexes: tuple[Path, Path], deployment: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "wheelhouse").mkdir()
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheelhouse"))
+    with pytest.raises(ArtifactError, match="engine"):
+        make(ARTIFACT, deployment, offline=True)
 
 
 def test_without_network_nothing_is_made(indexes: tuple[Path, Path], deployment: Deployment) -> None:

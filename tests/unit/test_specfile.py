@@ -407,3 +407,65 @@ def test_settings_of_hubs_that_cannot_be_meant(text: str, words: str) -> None:
         load(text)
     assert words in caught.value.message
     assert "hf_abcdef" not in caught.value.message
+
+
+KIMI = "source: remote:moonshot/kimi-k2\n"
+
+
+def test_a_model_of_a_provider_is_read_and_written() -> None:
+    spec = load(kimi=KIMI + "key_file: /etc/keys/kimi\nreplicas: 4\nparallel: 8\n")
+    assert spec.models == (
+        ModelSpec(
+            name="kimi", source="remote:moonshot/kimi-k2", key_file="/etc/keys/kimi", replicas=4, parallel=8
+        ),
+    )  # fmt: skip
+    assert specfile.load(rewritten(spec, {}), LAYOUT) == spec
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (KIMI + "gpus: 1\n", "models.d/kimi.yaml: gpus: the provider decides on that"),
+        (KIMI + "context: 4096\n", "context: the provider decides on that"),
+        (KIMI + "options: {temp: 1}\n", "options: the provider decides on that"),
+        (KIMI + "dtype: half\n", "tuning: the provider decides on that"),
+        (KIMI + "key_file: sk-1234\n", "key_file: not the absolute path of a file"),
+        ("source: remote:mooonshot/kimi\n", "no provider is called 'mooonshot'"),
+        ("source: /a.gguf\nkey_file: /etc/keys/kimi\n", "key_file: is for models of providers"),
+    ],
+)
+def test_what_cannot_be_said_of_a_model_of_a_provider(text: str, words: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        load(kimi=text)
+    assert words in caught.value.message
+    assert "sk-1234" not in caught.value.message + caught.value.hint
+
+
+def test_variables_and_the_proxy_are_read_and_written() -> None:
+    text = "environment: {VLLM_LOGGING_LEVEL: DEBUG, N: 3}\nproxy: {https: 'http://proxy.corp:3128', none: .corp}\n"
+    spec = load(text, a="source: /a.gguf\nenvironment: {OMP_NUM_THREADS: 4}\n")
+    assert spec.environment == (("VLLM_LOGGING_LEVEL", "DEBUG"), ("N", "3"))
+    assert (spec.proxy.https, spec.proxy.none) == ("http://proxy.corp:3128", ".corp")
+    assert spec.models[0].environment == (("OMP_NUM_THREADS", "4"),)
+    assert specfile.load(rewritten(spec, {}), LAYOUT) == spec
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("environment: {LD_PRELOAD: /evil.so}", "environment: LD_PRELOAD: is set by the appliance itself"),
+        ("environment: {CUDA_VISIBLE_DEVICES: '0'}", "CUDA_VISIBLE_DEVICES: is set by the appliance itself"),
+        ("environment: {HF_TOKEN: planted}", "HF_TOKEN: everybody on this machine can read"),
+        ("environment: {MY_API_KEY: planted}", "MY_API_KEY: everybody on this machine can read"),
+        ("environment: {'A B': x}", "'A B' is no variable's name"),
+        ('environment: {A: "x\\ny"}', "A: control character in the value"),
+        ("proxy: {https: 'http://ann:planted@proxy:3128'}", "without a name and a password"),
+        ("proxy: {https: 'proxy:3128'}", "it must be http://HOST:PORT"),
+        ("proxy: {none: 'a b'}", "proxy.none: 'a b' are no hosts"),
+    ],
+)
+def test_variables_and_proxies_that_cannot_be(text: str, words: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        load(text)
+    assert words in caught.value.message
+    assert "planted" not in caught.value.message + caught.value.hint

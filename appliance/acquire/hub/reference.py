@@ -15,6 +15,8 @@ FORM = re.compile(
 COMMIT = re.compile(r"[0-9a-f]{40}")
 DIGEST = re.compile(r"sha256=([0-9a-fA-F]{64})")
 WEB = ("https:", "http:")
+ELSEWHERE = ("builtin:", "remote:", "ollama:")
+"""What looks like a hub's name and is none."""
 FORMS = "hf:OWNER/REPO, hf:OWNER/REPO:Q4_K_M, hf:OWNER/REPO@REVISION/FILE.gguf, the same with ms:"
 
 
@@ -59,6 +61,8 @@ def is_reference(text: str) -> bool:
     """Tell whether a source is for a hub, as opposed to a path; a plain OWNER/REPO is."""
     if text.startswith(WEB):
         return True
+    if text.startswith(ELSEWHERE):
+        return False
     found = FORM.fullmatch(text)
     if found and not found["hub"]:
         return not (found["repository"].endswith(".gguf") or found["file"])  # DIR/FILE.gguf is a path

@@ -1,16 +1,15 @@
 """How hubs are asked: what the operator configured, then what the environment says, then the hub's own default."""
 
 import os
-import stat
 from dataclasses import dataclass
-from pathlib import Path
 
 from appliance.acquire.source import certificates
 from appliance.domain.spec import Hub
-from appliance.errors import HostError
+from appliance.system import secret
 
 HUGGING_FACE = "https://huggingface.co"
 MODELSCOPE = "https://modelscope.cn"
+WHAT = "access token"
 YES = frozenset({"1", "on", "yes", "true"})
 """What huggingface_hub takes for yes."""
 
@@ -47,34 +46,9 @@ def token(name: str, configured: str = "") -> str:
 
     Raises HostError; no message ever holds a part of the token.
     """
-    if not configured:
-        return _printable(_set(name), name)
-    path = Path(configured)
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise HostError(f"{path} is no file", hint="llm-appliance config set hub.token-file FILE")
-        if status.st_mode & 0o077:
-            raise HostError(
-                f"{path} can be read by others (mode {status.st_mode & 0o777:04o}); it holds an access token",
-                hint=f"chmod 600 {path}",
-            )
-        with path.open() as stream:
-            content = stream.read(4096)
-    except (OSError, UnicodeDecodeError) as error:
-        why = (error.strerror or str(error)) if isinstance(error, OSError) else "not text"
-        hint = "it must be a file of yours, mode 0600"
-        raise HostError(f"the access token cannot be read: {path}: {why}", hint=hint) from None
-    if not content.strip():
-        raise HostError(f"{path} is empty; the access token goes into it")
-    return _printable(content.strip(), str(path))
-
-
-def _printable(text: str, where: str) -> str:
-    """Refuse what would end a header; most likely it is another file."""
-    if not text.isascii() or not text.isprintable() or " " in text:
-        raise HostError(f"{where} holds no access token: it has to be one word")
-    return text
+    if configured:
+        return secret.read(configured, WHAT)
+    return secret.word(_set(name), name, WHAT)
 
 
 def _set(name: str) -> str:

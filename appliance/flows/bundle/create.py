@@ -10,6 +10,7 @@ from appliance.acquire.source import Source
 from appliance.bundle import keys
 from appliance.bundle.index import NAME, SCHEMA, Base, Component, Index, Payload, Target
 from appliance.catalog import load as load_catalog
+from appliance.catalog import providers
 from appliance.detect import detect
 from appliance.domain.deployment import Deployment
 from appliance.domain.host import Host
@@ -117,6 +118,11 @@ def _refuse(deployment: Deployment, target: Host, here: Host) -> None:
         f"{item.name}: adapters and templates are files of their own, which bundles do not carry yet"
         for item in deployment.spec.models
         if item.adapters or item.tuning.chat_template
+    ]
+    reasons += [
+        f"{item.name}: its provider is reached by network only"
+        for item in deployment.spec.models
+        if providers.is_remote(item.source)
     ]
     if reasons:
         raise HostError("no bundle can be made:\n" + "\n".join(reasons), hint="make it on a machine like the target")

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from appliance.catalog import providers
 from appliance.domain.deployment import Launch, Load, Release, Service, Setting
 from appliance.domain.host import Gpu
 from appliance.domain.version import version
@@ -27,6 +28,7 @@ SERVICE = Service(
     threads=3,
     start_timeout=60,
     options=(("temp", "0.5"), ("mlock", ""), ("n-gpu-layers", "0")),
+    home="/cache/tiny",
 )
 SAFETENSORS = model(facts=safetensors())
 NONE = model(facts=weights(format="none", architecture="none", files=()))
@@ -253,7 +255,10 @@ def test_the_words_that_start_vllm() -> None:
             "--max-model-len", "8192", "--dtype", "auto", "--kv-cache-dtype", "auto",
             "--tensor-parallel-size", "2", "--gpu-memory-utilization", "0.900", "--seed", "1", "--x",
         ),
-        env=(("HF_HUB_OFFLINE", "1"), ("VLLM_NO_USAGE_STATS", "1"), ("VLLM_DO_NOT_TRACK", "1")),
+        env=(
+            ("VLLM_NO_USAGE_STATS", "1"), ("VLLM_DO_NOT_TRACK", "1"), ("VLLM_CACHE_ROOT", "/cache/tiny/vllm"),
+            ("VLLM_USE_MODELSCOPE", "False"),
+        ),
     )  # fmt: skip
     tight = vllm.launch(TIGHT).argv
     assert (value(tight, "--dtype"), value(tight, "--kv-cache-dtype"), value(tight, "--max-num-seqs")) == (
@@ -282,7 +287,6 @@ def test_the_words_that_start_sglang() -> None:
             "--context-length", "8192", "--dtype", "auto", "--kv-cache-dtype", "auto", "--tp-size", "2",
             "--mem-fraction-static", "0.900", "--seed", "1", "--x",
         ),
-        env=(("HF_HUB_OFFLINE", "1"),),
     )  # fmt: skip
     tight = sglang.launch(TIGHT).argv
     assert (value(tight, "--kv-cache-dtype"), value(tight, "--max-running-requests")) == ("fp8_e4m3", "8")
@@ -295,7 +299,6 @@ def test_the_words_that_start_lmdeploy() -> None:
             "--server-name", "127.0.0.1", "--server-port", "18100", "--session-len", "8192",
             "--quant-policy", "0", "--tp", "2", "--cache-max-entry-count", "0.900", "--seed", "1", "--x",
         ),
-        env=(("HF_HUB_OFFLINE", "1"),),
     )  # fmt: skip
     tight = lmdeploy.launch(replace(TIGHT, setting=replace(TIGHT.setting, kv_type="int4"))).argv
     assert (value(tight, "--quant-policy"), value(tight, "--dtype"), value(tight, "--max-batch-size")) == (
@@ -378,7 +381,9 @@ def test_an_environment_is_named_by_its_digest(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(engines()))
 def test_nobody_else_can_reach_an_engine(name: str) -> None:
     module = engine(name)
-    launch = module.launch(replace(ON_GPUS, options=(), port=18100 if module.ADDRESS == "tcp" else 0))
+    remote = providers.place("remote:moonshot/kimi") if name == "remote" else None
+    here = replace(ON_GPUS, options=(), port=18100 if module.ADDRESS == "tcp" else 0, remote=remote)
+    launch = module.launch(here)
     programs = (word for one in launch.programs for word in one.argv)
     words = (*launch.argv, *programs, *(value for _, value in launch.env))
     parts = {part for word in words for part in re.split("[/:]", word)}
@@ -405,18 +410,19 @@ def test_a_replica_sees_its_own_gpus_only(vendor: str, variable: str) -> None:
 
 def test_a_replica_on_the_cpu_is_told_of_no_gpu() -> None:
     (unit,) = launches(deployment())
-    assert unit.launch == llama_cpp.launch(unit.service)
+    assert unit.launch.argv == llama_cpp.launch(unit.service).argv
+    assert not [name for name, _ in unit.launch.env if name.endswith("VISIBLE_DEVICES")]
 
 
 @pytest.mark.parametrize("name", sorted(engines()))
 def test_what_every_engine_says_of_itself(name: str) -> None:
     module = engine(name)
     assert module.NAME == name
-    assert module.HEALTH.startswith("/")
-    assert module.PARALLEL >= 1
+    assert module.HEALTH.startswith("/") or name == "remote"
+    assert module.PARALLEL >= 1 or name == "remote"
     assert module.pages(SERVICE) == ()
     assert module.ADDRESS in ("unix", "tcp")
     setting = Setting(context=512, parallel=1, gpu_layers=17)
     for load in module.estimate(model(), setting, (gpu(),)):
-        assert load.total > 0
+        assert load.total > 0 or name == "remote"
         assert all(amount > 0 for _, amount in load.items)

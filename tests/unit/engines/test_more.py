@@ -20,7 +20,7 @@ SETTING = Setting(context=8192, parallel=3)
 SERVICE = Service(
     name="tiny", model="tiny", engine="fastchat", version="1.0", program="/env/bin/program", weights="/store/dir",
     socket="/run/tiny/engine.sock", setting=SETTING, threads=5, start_timeout=90, port=18100,
-    options=(("seed", "1"), ("x-y", "")),
+    options=(("seed", "1"), ("x-y", "")), home="/cache/tiny",
 )  # fmt: skip
 ON_GPUS = replace(
     SERVICE, accelerator="cuda13.0", gpus=("GPU-0", "GPU-1"), vendor="nvidia",
@@ -216,7 +216,7 @@ def test_fastchat_is_three_programs() -> None:
                 )
             ),
         ),
-        env=(("LOGDIR", ""), ("HF_HUB_OFFLINE", "1")),
+        env=(("LOGDIR", ""),),
     )  # fmt: skip
     argv = fastchat.launch(replace(ON_GPUS, options=())).programs[1].argv
     assert argv[-6:] == ("--device", "cuda", "--num-gpus", "2", "--dtype", "float16")
@@ -238,7 +238,7 @@ def test_xinference_is_a_server_that_is_told_of_its_model() -> None:
     assert dict(xinference.launch(SERVICE).env) == {
         "XINFERENCE_AUTH_ADVANCED": "0", "XINFERENCE_ENABLE_VIRTUAL_ENV": "0",
         "XINFERENCE_VIRTUAL_ENV_OFFLINE_INSTALL": "1", "XINFERENCE_MODEL_SRC": "huggingface",
-        "XINFERENCE_TRUST_REMOTE_CODE": "0", "HF_HUB_OFFLINE": "1",
+        "XINFERENCE_TRUST_REMOTE_CODE": "0", "XINFERENCE_HOME": "/cache/tiny/xinference",
     }  # fmt: skip
     assert health(replace(SERVICE, engine="xinference")) == "/v1/models/tiny"
 
@@ -247,7 +247,7 @@ def test_ollama_is_told_everything_by_environment_and_its_model_by_its_api() -> 
     service = replace(SERVICE, weights="/store/model.gguf", options=(("max-queue", "9"),))
     launch = ollama.launch(service)
     assert dict(launch.env) == {
-        "OLLAMA_HOST": "127.0.0.1:18100", "OLLAMA_CONTEXT_LENGTH": "8192", "OLLAMA_NUM_PARALLEL": "3",
+        "OLLAMA_HOST": "127.0.0.1:18100", "OLLAMA_MODELS": "/cache/tiny/models", "OLLAMA_CONTEXT_LENGTH": "8192", "OLLAMA_NUM_PARALLEL": "3",
         "OLLAMA_MAX_LOADED_MODELS": "1", "OLLAMA_KEEP_ALIVE": "-1", "OLLAMA_LOAD_TIMEOUT": "90s",
         "OLLAMA_NO_CLOUD": "1", "OLLAMA_MAX_QUEUE": "9",
     }  # fmt: skip
@@ -278,7 +278,6 @@ def test_the_words_that_start_tei() -> None:
             "--hostname", "127.0.0.1", "--port", "18100", "--dtype", "float32", "--max-batch-tokens", "16384",
             "--seed", "1", "--x-y",
         ),
-        env=(("HF_HUB_OFFLINE", "1"),),
     )  # fmt: skip
     argv = tei.launch(ON_GPUS).argv
     assert argv[argv.index("--dtype") + 1] == "float16"
@@ -292,7 +291,6 @@ def test_the_words_that_start_lightllm() -> None:
             "--mem_fraction", "0.812", "--batch_max_tokens", "8192", "--data_type", "float16",
             "--llm_kv_type", "int8kv", "--running_max_req_size", "3", "--seed", "1", "--x-y",
         ),
-        env=(("HF_HUB_OFFLINE", "1"),),
     )  # fmt: skip
 
 
