@@ -19,8 +19,8 @@ class Difference:
 
 def difference(old: Index, new: Index) -> Difference:
     """Return how `new` differs from `old`."""
-    before = {(one.kind, one.name): one for one in old.components}
-    after = {(one.kind, one.name): one for one in new.components}
+    before = {(one.kind, one.name): one for one in old.components if one.kind != "document"}
+    after = {(one.kind, one.name): one for one in new.components if one.kind != "document"}
     sizes_before, sizes_after = _sizes(old), _sizes(new)
     both = sizes_before.keys() & sizes_after.keys()
     return Difference(
