@@ -19,6 +19,7 @@ def keygen(path: Path) -> tuple[Key, Path, Path]:
             raise UsageError(
                 f"{one} is there already", hint="name another file; whoever loses a key cannot sign any more"
             )
+    path.parent.mkdir(parents=True, exist_ok=True)
     private, shown, key = keys.generate()
     for one, content, mode in ((secret, private, SECRET), (public, shown, 0o644)):
         stream = os.open(one, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
