@@ -22,6 +22,8 @@ from appliance.system.spool import Spool
 SETTLED: Final = 64 << 20
 """Bytes after which what was written is brought to the disk and into the journal: as much may be written again."""
 WINDOW: Final = 64 << 20
+DESCRIBING: Final = ("plan", "sbom", "manifest")
+"""Kinds of payloads that every bundle has of its own, whatever the target has."""
 
 Sign = Callable[[bytes], bytes]
 
@@ -68,7 +70,7 @@ class Archive:
 
     def stream(self, kind: str, size: int, fill: Fill, *, known: str = "", name: str = "") -> str:
         """Add `size` bytes and return their digest; what is in here or in the base already is left out."""
-        if known and self._here(known, size):
+        if known and self._here(known, size, kind):
             self._bar.advance(size)
             return known
         done = self._journal.next()
@@ -77,7 +79,7 @@ class Archive:
                 raise ArtifactError(f"{name or kind}: it changed since an earlier run put it into the bundle")
             return self._settle(done)
         payload = self._write(kind, size, fill, known, name)
-        if not known and self._here(payload.digest, size):
+        if not known and self._here(payload.digest, size, kind):
             self._journal.add(payload)
             return payload.digest  # the next one is written over it
         lead = tar.lead(payload.digest, size, self._place)
@@ -139,8 +141,8 @@ class Archive:
         self._spool.discard()
         self._journal.remove()
 
-    def _here(self, digest: str, size: int) -> bool:
-        if digest in self._base:
+    def _here(self, digest: str, size: int, kind: str) -> bool:
+        if digest in self._base and kind not in DESCRIBING:
             self.left_out[digest] = Base(digest=digest, size=size)
             return True
         return digest in self._known
@@ -170,7 +172,7 @@ class Archive:
     def _settle(self, done: Payload) -> str:
         """Take over what an earlier run has written."""
         self._bar.advance(done.size)
-        if self._here(done.digest, done.size):
+        if self._here(done.digest, done.size, done.kind):
             return done.digest
         if done.offset != tar.data(self._place):
             raise ArtifactError(f"{self.target}: the journal of an earlier run does not fit", hint="remove it")

@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -63,7 +63,8 @@ class Ingredients:
             size for one in self.engines if one.artifact.digest not in left for size in one.directory.sizes
         )  # fmt: skip
         weights = (file.size for model, _ in self.models if model.digest not in left for file in model.weights.files)
-        return (len(self.plan), len(self.sbom), *(one.size for one in self.small), *directories, *weights)
+        small = (one.size for one in self.small if one.component.key not in left)
+        return (len(self.plan), len(self.sbom), *small, *directories, *weights)
 
     @property
     def components(self) -> int:
@@ -94,6 +95,9 @@ class Ingredients:
             for name, digest, file in documents
         ]
         for one in self.small:
+            if one.component.key in left:
+                found.append(replace(one.component, payloads=(), files=(), base=True))
+                continue
             if one.path:
                 archive.file(one.kind, one.path, one.size, known=one.component.key)
             else:

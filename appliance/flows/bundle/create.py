@@ -163,10 +163,11 @@ def _write(site: Site, wanted: Wanted, name: str, found: Ingredients, target: Ta
     base = wanted.base or Known()
     serial = wanted.serial if wanted.serial is not None else base.serial + 1
     # All of what starts a machine is in it, or nothing: half of it would be of no use.
-    digests = base.digests if found.starters <= base.digests else base.digests - found.starters
-    sizes = found.sizes(base.keys)
+    left = base.keys | found.starters if found.starters <= base.digests else base.keys
+    digests = base.digests - found.starters
+    sizes = found.sizes(left)
     chunk = chunk_size(sum(sizes))
-    mark = "\n".join((found.mark, codec.dump_json(target), repr((name, serial, sorted(base.keys), sorted(digests)))))
+    mark = "\n".join((found.mark, codec.dump_json(target), repr((name, serial, sorted(left), sorted(digests)))))
     contents.refuse_small_disk(wanted.target, sum(sizes))
     signed_by: list[keys.Key] = []
 
@@ -184,7 +185,7 @@ def _write(site: Site, wanted: Wanted, name: str, found: Ingredients, target: Ta
             base=digests, bar=bar,
         ) as archive,
     ):  # fmt: skip
-        components = found.write(archive, base.keys)
+        components = found.write(archive, left)
 
         def index(payloads: tuple[Payload, ...], left_out: tuple[Base, ...], size: int) -> Index:
             return Index(

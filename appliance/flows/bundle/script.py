@@ -36,7 +36,7 @@ def beside(created: "Created", sign: "Sign | None") -> "Created":
     assert index is not None
     here = {one.digest: one for one in index.payloads}
     starters = [one for one in index.components if one.kind in STARTERS]
-    if not starters or any(one.payloads[0] not in here for one in starters):
+    if not starters or any(one.base for one in starters):
         return created
     lines = [
         f"{here[one.payloads[0]].kind} {one.files[0]} {one.payloads[0]} {_cuts(here[one.payloads[0]], created.files)}"
