@@ -30,6 +30,13 @@ class Entry:
     sha256: str = ""
 
 
+def purl(kind: str, name: str, version: str = "", namespace: str = "") -> str:
+    """Return the Package URL of a package: `kind` is `pypi` or `deb`, `namespace` a distribution."""
+    name = name.lower().replace("_", "-") if kind == "pypi" else name
+    at = "@" + version.replace("+", "%2B").replace(":", "%3A") if version else ""
+    return f"pkg:{kind}/{namespace}{'/' if namespace else ''}{name}{at}"
+
+
 def document(name: str, appliance: str, entries: Iterable[Entry]) -> bytes:
     """Return the document; the same entries give the same bytes, for it holds neither a time nor a serial number."""
     unique = dict.fromkeys(sorted(entries, key=lambda one: (one.kind, one.name, one.version, one.purl, one.sha256)))

@@ -108,9 +108,9 @@ class Ingredients:
 
 
 def gather(
-    site: Site, deployment: Deployment, given: tuple[Path, ...], source: Source, *, dry_run: bool
+    site: Site, deployment: Deployment, given: tuple[Path, ...], source: Source, *, system: str, dry_run: bool
 ) -> Ingredients:
-    """Look through everything that goes into a bundle; what is not here yet counts roughly in a dry run."""
+    """Look through everything that goes into a bundle for a `system`, a distribution's name; little in a dry run."""
     cache = Path(deployment.layout.cache)
     packages: tuple[Package, ...] = ()
     if not dry_run:
@@ -124,7 +124,7 @@ def gather(
         if (home := acquire.home(one, deployment)).is_dir()
     )
     models = tuple((model, _paths(model, deployment)) for model in deployment.models)
-    bom = sbom.document("llm-appliance bundle", __version__, _entries(deployment, small, engines))
+    bom = sbom.document("llm-appliance bundle", __version__, _entries(deployment, small, engines, system))
     plan = cargo.dump(cargo.of(deployment))
     return Ingredients(plan=plan, sbom=bom, small=small, engines=engines, models=models)
 
@@ -222,28 +222,34 @@ def _version(artifact: Artifact, deployment: Deployment) -> str:
     return next((one.version for one in deployment.services if artifact.digest in one.artifacts), "")
 
 
-def _entries(deployment: Deployment, small: tuple[Small, ...], engines: tuple[Engine, ...]) -> Iterator[sbom.Entry]:
+def _entries(
+    deployment: Deployment, small: tuple[Small, ...], engines: tuple[Engine, ...], system: str
+) -> Iterator[sbom.Entry]:
     for one in small:
         part = one.component
-        purl = {"wheel": f"pkg:pypi/{part.name}@{part.version}", "deb": f"pkg:deb/{part.name}@{part.version}"}
+        kinds = {"wheel": ("pypi", ""), "deb": ("deb", system), "package": ("deb", system)}
+        purl = ""
+        if one.kind in kinds:
+            kind, namespace = kinds[one.kind]
+            purl = sbom.purl(kind, part.name, part.version, namespace)
         yield sbom.Entry(
-            kind=part.kind, name=part.name, version=part.version, licence=part.licence, purl=purl.get(one.kind, ""),
-            sha256=part.key,
+            kind="library" if purl else part.kind, name=part.name, version=part.version, licence=part.licence,
+            purl=purl, sha256=part.key,
         )  # fmt: skip
     for engine in engines:
         yield sbom.Entry(kind="engine", name=engine.artifact.name, version=engine.version)
-        yield from _inside(engine)
+        yield from _inside(engine, system)
     for model in deployment.models:
         for file in model.weights.files:
             yield sbom.Entry(kind="model", name=f"{model.name}/{file.name}", sha256=file.sha256)
 
 
-def _inside(engine: Engine) -> Iterator[sbom.Entry]:
+def _inside(engine: Engine, system: str) -> Iterator[sbom.Entry]:
     """Yield the packages that a Python environment was made of, or that the gateway was unpacked from."""
     locked = engine.directory.root / "requirements.txt"
     for line in locked.read_text().splitlines() if locked.is_file() else ():
         name, _, version = line.partition(" ")[0].partition("==")
         if version:
-            yield sbom.Entry(kind="library", name=name, version=version, purl=f"pkg:pypi/{name}@{version}")
+            yield sbom.Entry(kind="library", name=name, version=version, purl=sbom.purl("pypi", name, version))
     for name in engine.artifact.ref.split() if engine.artifact.kind == "debs" else ():
-        yield sbom.Entry(kind="library", name=name, purl=f"pkg:deb/{name}")
+        yield sbom.Entry(kind="library", name=name, purl=sbom.purl("deb", name, namespace=system))

@@ -78,7 +78,7 @@ def create(
         if not dry_run:
             acquire.engines(deployment, site.machine, source, site.progress)
             _bring_from_hubs(site, deployment, source)
-        found = contents.gather(site, deployment, wanted.packages, source, dry_run=dry_run)
+        found = contents.gather(site, deployment, wanted.packages, source, system=(host or here).os, dry_run=dry_run)
         target = _target(deployment, host or here, here, terms)
         if dry_run:
             size = sum(found.sizes(wanted.base.keys if wanted.base else frozenset()))
