@@ -3,7 +3,7 @@
 # Made by `llm-appliance bundle create`, which puts the bundle's values in here; it belongs beside the bundle.
 set -eu
 
-bundle='' name='' key='' arch='' os='' os_version='' python=''
+bundle='' name='' key='' arch='' os='' os_version='' python='' room=0
 files() { :; }
 # @values@
 
@@ -78,6 +78,8 @@ main() {
     # Not below /tmp, where programs may be forbidden to start and room be short.
     mkdir -p "$home" || fail 4 "$home cannot be made" "sudo $0"
     work=$(mktemp -d "$home/.bundle.XXXXXX") || fail 4 "$home cannot be written to" "sudo $0"
+    free=$(df -Pk "$home" | tail -n 1 | tr -s ' ' | cut -d ' ' -f 4)
+    [ "$free" -ge "$room" ] || { rm -rf "$work"; fail 4 "$home: $free KiB free, $room KiB needed" "make room there"; }
     trap 'rm -rf "$work"; [ -d "$home/venv" ] || rm -f "$home/.install.lock"; rmdir "$home" 2>/dev/null || :' EXIT
     trap 'exit 130' HUP INT TERM
     say "$name: checking what the installation starts with"

@@ -49,6 +49,8 @@ class Archive:
         self._unsettled = 0
 
     def __enter__(self) -> Self:
+        # What is said to be done must be there: a run may have been killed while it showed its parts.
+        self._journal.keep(self._spool.have())
         if not self._journal.lines:
             self._spool.discard()
         return self
@@ -210,6 +212,11 @@ class _Journal:
             except SpecError:
                 break  # the line that the kill cut off
         return found
+
+    def keep(self, size: int) -> None:
+        """Forget what lies beyond so many bytes."""
+        fits = [one.offset + one.size <= size for one in self.lines]
+        del self.lines[fits.index(False) if False in fits else len(fits) :]
 
     def next(self) -> Payload | None:
         """Return the next payload that is done already."""

@@ -1,6 +1,7 @@
 """A bundle as the source of artifacts and weights: each lands where a download or a build would have put it."""
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -80,7 +81,7 @@ class Bundle:
             for node in tree.nodes:
                 if node.digest:
                     self._place(node.digest, node.size, draft / node.path, bar)
-                    (draft / node.path).chmod(_mode(node))
+                    _set_mode(draft / node.path, _mode(node))
         for node in tree.nodes:
             if node.link:
                 _link(draft / node.path, node.link)
@@ -231,6 +232,16 @@ def take_over(path: Path, target: Path, digest: str, bar: Bar) -> None:
         raise ArtifactError(
             f"{path}: its SHA-256 is {found}, the bundle builds on {digest}", hint="llm-appliance doctor"
         )
+
+
+def _set_mode(path: Path, mode: int) -> None:
+    """Set a file's mode; one that is linked elsewhere, too, becomes a copy, for there it stays as it is."""
+    status = path.stat()
+    if status.st_mode & 0o777 != mode and status.st_nlink > 1:
+        own = path.with_name(f".{path.name}.own")
+        shutil.copyfile(path, own)
+        own.replace(path)
+    path.chmod(mode)
 
 
 def _mode(node: Node) -> int:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from appliance.flows.bundle.create import Created, Sign
 
 TEMPLATE: Final = "installers/bundle.sh"
+ROOM: Final = 4
+"""Times the size of the files that it starts with: them, what they unpack to, and one more copy meanwhile."""
 MARK: Final = "# @values@\n"
 """The line that the values of one bundle take the place of."""
 
@@ -38,11 +40,12 @@ def beside(created: "Created", sign: "Sign | None") -> "Created":
     starters = [one for one in index.components if one.kind in STARTERS]
     if not starters or any(one.base for one in starters):
         return created
+    room = 0 if first.stat().st_size == index.size else first.stat().st_size - parts.HEADER
     lines = [
-        f"{here[one.payloads[0]].kind} {one.files[0]} {one.payloads[0]} {_cuts(here[one.payloads[0]], created.files)}"
+        f"{here[one.payloads[0]].kind} {one.files[0]} {one.payloads[0]} {_cuts(here[one.payloads[0]], created.files, room)}"
         for one in starters
     ]
-    stem = first.name if len(created.files) == 1 else first.name.rpartition(".")[0]
+    stem = first.name.rpartition(".")[0] if room else first.name
     path = first.with_name(f"{stem}.install")
     template = resources.data(TEMPLATE).read_text()
     content = template.replace(
@@ -57,19 +60,19 @@ def beside(created: "Created", sign: "Sign | None") -> "Created":
 
 def _values(index: Index, first: str, key: str, lines: list[str]) -> str:
     target = index.target
+    size = sum(one.unpacked for one in index.of(*STARTERS))
     pairs = (
         ("bundle", first), ("name", index.name), ("key", key), ("arch", target.arch), ("os", target.os),
-        ("os_version", target.os_version), ("python", target.python),
+        ("os_version", target.os_version), ("python", target.python), ("room", str(ROOM * size // 1024)),
     )  # fmt: skip
     values = "".join(f"{name}={shlex.quote(value)}\n" for name, value in pairs)
     return f"{values}files() {{\n    cat <<'FILES'\n" + "".join(f"{line}\n" for line in lines) + "FILES\n}\n"
 
 
-def _cuts(payload: Payload, files: tuple[Path, ...]) -> str:
-    """Return where a payload lies: FILE:SKIP:BYTES for each file that holds a piece of it."""
-    if len(files) == 1:
+def _cuts(payload: Payload, files: tuple[Path, ...], room: int) -> str:
+    """Return where a payload lies: FILE:SKIP:BYTES for each file with a piece of it; a part has `room`, 0 = no parts."""
+    if not room:
         return f"{files[0].name}:{payload.offset}:{payload.size}"
-    room = files[0].stat().st_size - parts.HEADER
     cuts, place, left = [], payload.offset, payload.size
     while left:
         number, inside = divmod(place, room)

@@ -290,3 +290,34 @@ def test_an_engine_for_less_of_a_processor_is_taken_for_more_of_it(tmp_path: Pat
         assert Bundle(reader, str(tmp_path), ("avx2", "avx512f")).component(elsewhere) is not None
         assert Bundle(reader, str(tmp_path), ("sse4_2",)).component(elsewhere) is None
         assert Bundle(reader, str(tmp_path), ("avx2",)).component(replace(elsewhere, pins=("GGML_CUDA=ON",))) is None
+
+
+def test_a_run_that_was_killed_while_it_showed_its_parts_is_taken_up(tmp_path: Path) -> None:
+    """Some parts have their names, others are drafts still, and the journal says that all is done."""
+    recipe = small.Recipe(split=300_000)
+    wanted = [path.read_bytes() for path in small.write(tmp_path / "whole/site.llmb", recipe)]
+    for shown in range(1, 5):
+        target = tmp_path / f"{shown}/site.llmb"
+        with pytest.raises(small.Killed):
+            small.write(target, recipe, until=7)
+        for number in range(5, 5 - shown, -1):
+            draft = target.with_name(f".site.llmb.{number}.new")
+            if draft.exists():
+                draft.rename(target.with_name(f"site.llmb.{number:03}"))
+        assert [path.read_bytes() for path in small.write(target, recipe)] == wanted
+
+
+def test_files_of_two_engines_may_be_of_different_mode(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    (first,) = small.write(tmp_path / "first/site.llmb")
+    use(first, state)
+    with small.opened(first) as reader:
+        base = frozenset(one.digest for one in reader.index.payloads if one.kind == "file")
+    home = tmp_path / "second/.inputs"
+    home.mkdir(parents=True)
+    (small.tree(home) / "lib/large.so").chmod(0o755)
+    (second,) = small.write(tmp_path / "second/site.llmb", small.Recipe(base=base, seed=2))
+    with small.opened(second) as reader:
+        Bundle(reader, str(state), ()).bring(reader.index.of("engine")[0], state / "engines/newer", QUIET)
+    modes = [(state / "engines" / name / "lib/large.so").stat().st_mode & 0o777 for name in ("engine", "newer")]
+    assert modes == [0o644, 0o755]
