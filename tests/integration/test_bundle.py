@@ -295,11 +295,15 @@ def test_a_disk_that_is_too_small_or_fills_up_is_told_and_nothing_is_in_force(in
     installed.run("llm-appliance", "verify", timeout=60)
 
 
-def test_nothing_reaches_for_a_network_that_is_there(lab: Lab, made: Made) -> None:
+def test_nothing_reaches_for_a_network_that_is_there_and_minisign_says_the_same(lab: Lab, made: Made) -> None:
     """All calls of the whole installation are watched on a server that has a network: none but to itself."""
     with lab.boot("watched") as server:
-        server.sh("apt-get update -qq && apt-get install -y -qq --no-install-recommends strace")
-        put(server, made, "site.llmb", "site.llmb.install")
+        server.sh("apt-get update -qq && apt-get install -y -qq --no-install-recommends strace minisign")
+        put(server, made, "site.llmb", "site.llmb.install", "site.llmb.install.minisig", "vendor.pub")
+        check = ("minisign", "-V", "-p", f"{PLACE}/vendor.pub", "-m")
+        assert "llm-appliance bundle" in server.run(*check, f"{BUNDLE}.install").stdout
+        server.sh(f"tar -C {PLACE} -xf {BUNDLE} bundle.json bundle.json.minisig")
+        assert "llm-appliance bundle" in server.run(*check, f"{PLACE}/bundle.json").stdout
         watch = (
             "strace",
             "-f",
@@ -325,3 +329,13 @@ def test_what_was_installed_from_a_bundle_goes_without_a_trace(lab: Lab, made: M
         server.run("llm-appliance", "uninstall", "--purge-models", timeout=120)
         left = {path for path in difference(before, server.files()) if not path.startswith(LOGS)}
         assert left == set()
+
+
+def test_an_ordinary_user_installs_it_below_a_prefix(installed: Server) -> None:
+    """Where Python is, no root is needed; supervisord keeps it alive."""
+    installed.run("useradd", "-m", "alice")
+    words = (f"{BUNDLE}.install", "--prefix", "/home/alice/llm", "--listen", "127.0.0.1:9000")
+    done = installed.run(*words, user="alice", timeout=300)
+    assert f"smoke answers: {ANSWER}" in done.stdout
+    assert installed.sh("find / -xdev -user alice -not -path '/home/alice*' -not -path '/proc/*'").stdout == ""
+    assert not installed.sh("ls -d /home/alice/llm/.bundle*", user="alice", check=False).stdout

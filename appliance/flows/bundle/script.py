@@ -42,8 +42,9 @@ def beside(created: "Created", sign: "Sign | None") -> "Created":
         return created
     room = 0 if first.stat().st_size == index.size else first.stat().st_size - parts.HEADER
     lines = [
-        f"{here[one.payloads[0]].kind} {one.files[0]} {one.payloads[0]} {_cuts(here[one.payloads[0]], created.files, room)}"
+        f"{payload.kind} {one.files[0]} {payload.digest} {_cuts(payload, created.files, room)}"
         for one in starters
+        for payload in (here[one.payloads[0]],)
     ]
     stem = first.name.rpartition(".")[0] if room else first.name
     path = first.with_name(f"{stem}.install")
@@ -70,7 +71,7 @@ def _values(index: Index, first: str, key: str, lines: list[str]) -> str:
 
 
 def _cuts(payload: Payload, files: tuple[Path, ...], room: int) -> str:
-    """Return where a payload lies: FILE:SKIP:BYTES for each file with a piece of it; a part has `room`, 0 = no parts."""
+    """Return where a payload lies: FILE:SKIP:BYTES for each file with a piece; a part has `room`, 0 = no parts."""
     if not room:
         return f"{files[0].name}:{payload.offset}:{payload.size}"
     cuts, place, left = [], payload.offset, payload.size
