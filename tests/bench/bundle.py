@@ -3,8 +3,8 @@
     python -m tests.bench.bundle [GB ...] [--place DIR] [--results FILE]
 
 For each size, files of random bytes as weights, 4 GiB at most each, on the disk that DIR is on; nothing of them is in the
-page cache when a measurement begins. Each line is the best of two runs, and all end with the bytes on the disk. Where
-other programs are at work too, compare the processor's seconds.
+page cache when a measurement begins. Each line is the best of three rounds, in which all are measured one after the
+other, and all end with the bytes on the disk. Where other programs are at work too, compare the processor's seconds.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from tests.unit.bundle import small
 
 GB = 10**9
 LARGEST = 4 << 30
-RUNS = 2
+ROUNDS = 3
 QUIET = report.Plain(open(os.devnull, "w"))
 
 
@@ -81,17 +81,27 @@ class Row:
 
 
 def timed(what: str, act: Callable[[], object], clean: Callable[[], None], *inputs: Path) -> Row:
-    """Return the best of several runs, each from a cold cache."""
-    wall = processor = float("inf")
-    for _ in range(RUNS):
-        clean()
-        forget(*inputs)
-        before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-        act()
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        wall = min(wall, time.monotonic() - began)
-        processor = min(processor, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    return Row(what, wall, processor, act.memory if isinstance(act, Child) else 0)
+    """Return one measurement, from a cold cache."""
+    clean()
+    forget(*inputs)
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    act()
+    after, ended = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Row(what, ended - began, processor, act.memory if isinstance(act, Child) else 0)
+
+
+def best(rows: list[Row]) -> list[Row]:
+    """Return the best of several rounds; in each, everything was measured after everything else."""
+    names = dict.fromkeys(row.what for row in rows)
+    of = {name: [row for row in rows if row.what == name] for name in names}
+    return [
+        Row(
+            name, min(row.seconds for row in of[name]), min(row.processor for row in of[name]),
+            max(row.memory for row in of[name]),
+        )
+        for name in names
+    ]  # fmt: skip
 
 
 def shell(line: str) -> Callable[[], None]:
@@ -142,8 +152,8 @@ def model(home: Path) -> Model:
     return Model(name="tiny", source="/srv/tiny", weights=shape, digest=model_digest(tuple(files)))
 
 
-def measure(total: int, place: Path) -> list[Row]:
-    """Measure one size."""
+def measure(total: int, place: Path, *, others: bool) -> list[Row]:
+    """Measure one size; `others`: beside programs that compress, too, which take long."""
     home, target, bundle = place / "weights", place / "target", place / "site.llmb"
 
     def clean() -> None:
@@ -153,24 +163,27 @@ def measure(total: int, place: Path) -> list[Row]:
     for path in weights(home, total):
         path.with_suffix(".sha256").write_text(sha256(str(path), lambda _amount: None))
     copy = shell(f"cp --reflink=never {home}/*.safetensors {target} && sync")
-    rows = [timed("cp + sync", copy, clean, home)]
     steps = (
         ("bundle create", "create", home, target / "site.llmb"),
         ("bundle verify", "verify", bundle, target),
         ("bundle inspect", "inspect", bundle, target),
         ("bundle install", "install", bundle, target / "state"),
     )
-    for title, name, source, out in steps:
-        rows.append(timed(title, Child(name, source, out), clean, source))
-        if name == "create":
-            out.rename(bundle)
-    clean()
-    for title, program, name in (
+    programs = (
         ("tar, stored", "cat", "plain.tar"), ("tar, zstd -1", "zstd -1 -T0 -q", "tar.zst"), ("tar, pigz", "pigz", "tar.gz"),
-    ):  # fmt: skip
-        if shutil.which(program.split()[0]):
-            line = f"tar -C {home} -cf - . | {program} >{target / name} && sync"
-            rows.append(timed(title, shell(line), clean, home))
+    )  # fmt: skip
+    rows = []
+    for number in range(ROUNDS):
+        rows.append(timed("cp + sync", copy, clean, home))
+        for title, name, source, out in steps:
+            rows.append(timed(title, Child(name, source, out), clean, source))
+            if name == "create":
+                out.replace(bundle)
+        for title, program, name in programs if others and not number else ():
+            if shutil.which(program.split()[0]):
+                line = f"tar -C {home} -cf - . | {program} >{target / name} && sync"
+                rows.append(timed(title, shell(line), clean, home))
+    rows = best(rows)
     for path in (home, target):
         shutil.rmtree(path)
     bundle.unlink()
@@ -231,10 +244,10 @@ def main() -> None:
     if told.step:
         step(told.step[0], Path(told.step[1]), Path(told.step[2]))
         return
-    parts = []
+    parts: list[str] = []
     for size in told.sizes:
         with tempfile.TemporaryDirectory(dir=told.place) as directory:
-            parts.append(table(int(size * GB), measure(int(size * GB), Path(directory))))
+            parts.append(table(int(size * GB), measure(int(size * GB), Path(directory), others=not parts)))
             print(parts[-1], flush=True)
     with tempfile.TemporaryDirectory(dir=told.place) as directory:
         parts.append(f"`inspect` of a bundle of 4 TB: {inspect_large(4, Path(directory)):.2f} s.\n")
