@@ -1,6 +1,7 @@
 """Looks at bundles and takes them apart: inspect, verify, diff, extract, and the inventory of this machine."""
 
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +66,7 @@ def extract(site: Site, wish: Wish, target: Path) -> Index:
     known = trusted(site, wish)
     draft = target.with_name(f".{target.name}.new")
     with open_bundle(wish.path, places=wish.places, trusted=known, allow_unsigned=wish.allow_unsigned) as reader:
+        shutil.rmtree(draft, ignore_errors=True)
         blobs = draft / "blobs" / "sha256"
         blobs.mkdir(parents=True, exist_ok=True)
         with work(site.progress, f"extracting {wish.path.name}", reader.index.size) as bar:

@@ -38,16 +38,18 @@ def beside(created: "Created", sign: "Sign | None") -> "Created":
     assert index is not None
     here = {one.digest: one for one in index.payloads}
     starters = [one for one in index.components if one.kind in STARTERS]
+    room = 0 if first.stat().st_size == index.size else first.stat().st_size - parts.HEADER
+    path = first.with_name(f"{first.name.rpartition('.')[0] if room else first.name}.install")
+    signature = path.with_name(f"{path.name}.minisig")
+    for stale in (path, signature):
+        stale.unlink(missing_ok=True)
     if not starters or any(one.base for one in starters):
         return created
-    room = 0 if first.stat().st_size == index.size else first.stat().st_size - parts.HEADER
     lines = [
         f"{payload.kind} {one.files[0]} {payload.digest} {_cuts(payload, created.files, room)}"
         for one in starters
         for payload in (here[one.payloads[0]],)
     ]
-    stem = first.name.rpartition(".")[0] if room else first.name
-    path = first.with_name(f"{stem}.install")
     template = resources.data(TEMPLATE).read_text()
     content = template.replace(
         MARK, _values(index, first.name, created.key.text if created.key else "", lines)
@@ -55,7 +57,7 @@ def beside(created: "Created", sign: "Sign | None") -> "Created":
     machine = RealMachine()
     machine.write(File(path=str(path), content=content, mode=0o755))
     if sign:
-        machine.write(File(path=f"{path}.minisig", content=sign(content)[0]))
+        machine.write(File(path=str(signature), content=sign(content)[0]))
     return replace(created, installer=path, installer_sha256=file_digest(path))
 
 
