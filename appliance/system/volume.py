@@ -47,6 +47,7 @@ class Volume:
         try:
             descriptor = os.open(piece.path, os.O_RDONLY | os.O_CLOEXEC)
             self._files[piece.path] = descriptor
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
             found = os.fstat(descriptor).st_size
         except OSError as error:
             raise ArtifactError(f"{piece.path}: {error.strerror}") from None
@@ -98,7 +99,8 @@ class Volume:
         if not got:
             raise ArtifactError(f"{self.where(offset)}: it ends at byte {piece.skip + inside:,}", hint="copy it again")
         if piece.skip + inside + got - self._drop[piece.path] >= WINDOW:
-            os.posix_fadvise(descriptor, 0, piece.skip + inside, os.POSIX_FADV_DONTNEED)
+            begin = self._drop[piece.path]
+            os.posix_fadvise(descriptor, begin, piece.skip + inside - begin, os.POSIX_FADV_DONTNEED)
             self._drop[piece.path] = piece.skip + inside
         return got
 

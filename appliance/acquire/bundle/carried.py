@@ -20,9 +20,9 @@ from appliance.domain.deployment import Artifact, Deployment, Model
 from appliance.errors import ArtifactError, SpecError
 from appliance.report import Bar, Progress, amount_text, work
 from appliance.system.machine import sync
+from appliance.system.spool import WINDOW, push
 from appliance.system.transfer import part
 
-WINDOW: Final = 64 << 20
 KEPT: Final = "bundles/trees"
 """Directory below the state with the trees that came from bundles: where their files can be found again."""
 
@@ -159,8 +159,7 @@ class Bundle:
                 place, view = place + done, view[done:]
                 bar.advance(done)
             if place - settled >= WINDOW:
-                os.fdatasync(stream)
-                os.posix_fadvise(stream, settled, place - settled, os.POSIX_FADV_DONTNEED)
+                push(stream)
                 settled = place
 
         self.reader.copy(payload, (take,), start=start)
