@@ -102,9 +102,9 @@ def dump_canonical(value: object) -> bytes:
     return _adapter(type(value)).dump_json(value, exclude_defaults=True)
 
 
-def to_data(value: object) -> Any:
-    """Turn a dataclass into plain JSON-ready data."""
-    return _adapter(type(value)).dump_python(value, mode="json")
+def to_data(value: object, *, defaults: bool = True) -> Any:
+    """Turn a dataclass into plain JSON-ready data; without `defaults` only what differs from them."""
+    return _adapter(type(value)).dump_python(value, mode="json", exclude_defaults=not defaults)
 
 
 def dump_yaml(data: dict[str, object]) -> str:

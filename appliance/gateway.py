@@ -1,52 +1,133 @@
 """The gateway: nginx with Lua in front of every model; one endpoint for each, one for all."""
 
 import json
+import re
+from dataclasses import asdict
 from typing import Final
 
 from appliance.domain.changes import Command, Page
-from appliance.domain.deployment import Deployment, Gateway
+from appliance.domain.deployment import Deployment, Gateway, Remote, Route
+from appliance.errors import SpecError
 
 DIRECTORY: Final = "nginx"
 """Below the generation; also nginx's prefix, so that one configuration is checked and run."""
 TRIPLETS: Final = {"x86_64": "x86_64-linux-gnu", "aarch64": "aarch64-linux-gnu"}
+LUA: Final = (
+    "gateway.lua",
+    *(
+        f"gateway/{name}.lua"
+        for name in (
+            "balance", "body", "counts", "errors", "file", "health", "keys", "limits", "mapped", "metrics", "multipart",
+            "own", "paths", "queue", "remote", "requests", "resolver", "routes", "scan", "usage",
+        )
+    ),
+)  # fmt: skip
+"""What runs inside of nginx, as it lies below templates/nginx/."""
+URL: Final = re.compile(r"(https?)://(\[[0-9a-fA-F:.]+\]|[^/:@?#]+)(?::([0-9]{1,5}))?(/[^?#]*)?")
+"""Scheme, host, port and path of a provider's address."""
+DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 
 
 def pages(deployment: Deployment) -> tuple[Page, ...]:
     """Return nginx's configuration, its Lua, and the routes that it rereads by itself."""
-    gateway, layout = deployment.gateway, deployment.layout
-    run = f"{layout.run}/gateway"
-    log = f"{layout.log}/gateway/access.log" if deployment.runtime == "systemd" else "/dev/stdout"
+    log = f"{deployment.layout.log}/gateway/access.log" if deployment.runtime == "systemd" else "/dev/stdout"
+    # nginx that root starts would otherwise give its workers to nobody, who may enter nothing here.
+    user = "root" if deployment.gateway_user == "root" else ""
+    names = {
+        **configuration(deployment.gateway),
+        "listen": deployment.spec.listen,
+        "run": f"{deployment.layout.run}/gateway",
+        "inside": f"unix:{deployment.layout.inside}",
+        "access_log": log,
+        "user": user,
+    }
     return (
-        Page(
-            path=f"{DIRECTORY}/nginx.conf",
-            template="nginx/nginx.conf.j2",
-            names={
-                "root": gateway.root,
-                "triplet": gateway.triplet,
-                "listen": deployment.spec.listen,
-                "workers": gateway.workers,
-                "run": run,
-                "access_log": log,
-                # nginx that root starts would otherwise give its workers to nobody, who may enter nothing here.
-                "user": "root" if deployment.gateway_user == "root" else "",
-            },
-        ),
-        *(Page(path=f"{DIRECTORY}/{name}", template=f"nginx/{name}", names={}) for name in ("gateway.lua", "scan.lua")),
-        Page(path=f"{DIRECTORY}/gateway.json", names={"json": routes(gateway)}),
+        Page(path=f"{DIRECTORY}/nginx.conf", template="nginx/nginx.conf.j2", names=names),
+        *(Page(path=f"{DIRECTORY}/{name}", template=f"nginx/{name}", names={}) for name in LUA),
+        Page(path=f"{DIRECTORY}/gateway.json", names={"json": routes(deployment)}),
     )
 
 
-def routes(gateway: Gateway) -> str:
-    """Return the routes as the Lua side reads them."""
-    models = {
-        route.name: {
-            "upstream_model": route.upstream_model,
-            "health": route.health,
-            "replicas": [{"name": name, "address": address} for name, address in route.replicas],
-        }
-        for route in gateway.routes
+def configuration(gateway: Gateway) -> dict[str, object]:
+    """Return what nginx.conf says of a gateway, whatever machine it is on."""
+    remotes = {remote.url: remote for route in gateway.routes if (remote := route.remote)}
+    hosts = {upstream(remote): remote for remote in remotes.values()}
+    secure = any(url.startswith("https:") for url in remotes)
+    return {
+        "root": gateway.root,
+        "triplet": gateway.triplet,
+        "workers": gateway.workers,
+        "remotes": [{"upstream": name} for name in sorted(hosts)],
+        "ca_file": gateway.ca_file if secure else "",
+        "tls": asdict(gateway.tls) if gateway.tls else None,
     }
-    return json.dumps({"version": 1, "models": models}, indent=2, sort_keys=True) + "\n"
+
+
+def upstream(remote: Remote) -> str:
+    """Return the name of nginx's block for a provider's host: scheme, host and port, in letters that it takes."""
+    scheme, host, port, _ = _place(remote)
+    return f"{scheme}-{host.replace(':', '-')}-{port}"
+
+
+def _place(remote: Remote) -> tuple[str, str, int, str]:
+    """Return scheme, host, port and path. Raises SpecError for what is no address."""
+    found = URL.fullmatch(remote.url)
+    if not found:
+        raise SpecError(f"{remote.url!r} is no provider's address", hint="for example https://api.example.com/v1")
+    scheme, host, port, path = found.groups("")
+    return scheme, host.strip("[]").lower(), int(port or DEFAULT_PORTS[scheme]), path.rstrip("/")
+
+
+def routes(deployment: Deployment) -> str:
+    """Return the routes as the Lua side reads them."""
+    gateway = deployment.gateway
+    document: dict[str, object] = {
+        "version": 1,
+        "models": {route.name: _route(route) for route in gateway.routes},
+        "aliases": dict(gateway.aliases),
+        "splits": {name: dict(parts) for name, parts in gateway.splits},
+        "open": gateway.open,
+        "keys": deployment.layout.keys,
+    }
+    if gateway.cors:
+        document["cors"] = list(gateway.cors)
+    return json.dumps(document, indent=2, sort_keys=True) + "\n"
+
+
+def _route(route: Route) -> dict[str, object]:
+    chosen: dict[str, object] = {
+        "fallback": route.fallback or None,
+        "queue": route.queue,
+        "retry": "before_first_byte" if route.resend else None,
+        "keepalive": route.keepalive or None,
+        "remote": remote(route.remote) if route.remote else None,
+    }
+    limit = {"limit": route.limit} if route.limit else {}
+    return {
+        "upstream_model": route.upstream_model,
+        "health": route.health,
+        "balance": route.balance,
+        "paths": dict(route.paths),
+        "replicas": [{"name": name, "address": address, **limit} for name, address in route.replicas],
+        **{key: value for key, value in chosen.items() if value is not None},
+    }
+
+
+def remote(place: Remote) -> dict[str, object]:
+    """Return a provider as the Lua side reads it."""
+    scheme, host, port, path = _place(place)
+    name = f"[{host}]" if ":" in host else host
+    return {
+        "scheme": scheme,
+        "host": host,
+        "port": port,
+        "authority": name if port == DEFAULT_PORTS[scheme] else f"{name}:{port}",
+        "path": path,
+        "query": place.query,
+        "header": place.header.lower(),
+        "key_file": place.key_file,
+        "upstream": upstream(place),
+    }
 
 
 def check(deployment: Deployment, generation: str) -> tuple[Command, ...]:

@@ -4,17 +4,16 @@ import ipaddress
 import re
 from dataclasses import asdict, dataclass, field, fields, replace
 
-from appliance import codec
+from appliance import codec, serving
 from appliance.catalog import providers
 from appliance.domain.changes import File
 from appliance.domain.deployment import Layout
-from appliance.domain.spec import TASKS, ApplianceSpec, Hub, ModelSpec, Proxy, Tuning
+from appliance.domain.spec import TASKS, ApplianceSpec, Hub, ModelSpec, Proxy, Serving, Tls, Tuning
 from appliance.errors import SpecError
 from appliance.options import asked, plain
 
-NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
-RESERVED = frozenset({"v1", "health", "metrics", "gateway", "llm-appliance"})
-"""Names that paths of the gateway, or its directories, need themselves."""
+NAME = serving.NAME
+RESERVED = serving.RESERVED
 OPTION = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """What YAML, or a configuration file, takes for the end of a line, and bytes of a path that are not UTF-8."""
@@ -54,6 +53,9 @@ class _ApplianceFile:
     hub: Hub = field(default_factory=Hub)
     proxy: Proxy = field(default_factory=Proxy)
     environment: dict[str, Scalar] = field(default_factory=dict)
+    tls: Tls = field(default_factory=Tls)
+    cors: tuple[str, ...] = ()
+    splits: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +74,13 @@ class _ModelFile(Tuning):
     lora: dict[str, str] = field(default_factory=dict)
     environment: dict[str, Scalar] = field(default_factory=dict)
     key_file: str = ""
+    balance: str = "lru"
+    limit: int | None = None
+    queue: int | None = None
+    retry: str = "unsent"
+    fallback: str = ""
+    aliases: tuple[str, ...] = ()
+    expose: tuple[str, ...] = ()
 
 
 def load(files: dict[str, bytes], layout: Layout) -> ApplianceSpec:
@@ -97,6 +106,9 @@ def load(files: dict[str, bytes], layout: Layout) -> ApplianceSpec:
             hub=main.hub,
             proxy=main.proxy,
             environment=_pairs(main.environment),
+            tls=main.tls,
+            cors=main.cors,
+            splits=tuple((name, tuple(parts.items())) for name, parts in main.splits.items()),
             models=tuple(models),
         )
     )
@@ -129,20 +141,30 @@ def parse_listen(listen: str) -> tuple[str, int]:
 
 def check(spec: ApplianceSpec) -> ApplianceSpec:
     """Return the spec when it holds together. Raises SpecError."""
-    if not spec.insecure and not ipaddress.ip_address(spec.host).is_loopback:
-        raise SpecError(
-            f"listen: {spec.listen} can be reached from outside, and no key protects it",
-            hint="listen on 127.0.0.1, or say --insecure (insecure: true) if something else guards that address",
-        )
     check_hub(spec.hub)
     check_proxy(spec.proxy)
     check_environment(spec.environment, "environment")
     for model in spec.models:
         check_model(model)
-    names = [name for model in spec.models for name in (model.name, *(name for name, _ in model.adapters))]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise SpecError(f"{twice[0]} is the name of two models or adapters", hint="clients ask for them by name")
+    serving.check_names(spec)
+    serving.check_tls(spec.tls)
+    serving.check_cors(spec.cors)
     return spec
+
+
+def check_guarded(spec: ApplianceSpec, *, keys: int) -> None:
+    """Raise SpecError when anybody could come in who reaches the gateway; `keys`: how many there are."""
+    if not spec.insecure and not keys and not is_loopback(spec.host):
+        raise SpecError(
+            f"listen: {spec.listen} can be reached from outside, and no key protects it",
+            hint="make one: llm-appliance keys add NAME; or listen on 127.0.0.1, or say --insecure (insecure: true) "
+            "if something else guards that address",
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine reaches an address."""
+    return ipaddress.ip_address(host).is_loopback
 
 
 def check_hub(hub: Hub) -> None:
@@ -151,6 +173,8 @@ def check_hub(hub: Hub) -> None:
         raise SpecError(f"hub.endpoint: {hub.endpoint!r} is no address", hint="for example https://hf-mirror.com")
     if hub.modelscope and not (DOMAIN.fullmatch(hub.modelscope) or ADDRESS.fullmatch(hub.modelscope)):
         raise SpecError(f"hub.modelscope: {hub.modelscope!r} is no domain", hint="for example www.modelscope.ai")
+    if hub.ollama and not (DOMAIN.fullmatch(hub.ollama) or ADDRESS.fullmatch(hub.ollama)):
+        raise SpecError(f"hub.ollama: {hub.ollama!r} is no address", hint="for example https://registry.ollama.ai")
     if hub.source not in SOURCES:
         raise SpecError(f"hub.source: {hub.source!r} is no hub", hint=f"one of {', '.join(SOURCES)}")
     if hub.token_file and (not hub.token_file.startswith("/") or CONTROL.search(hub.token_file)):
@@ -208,6 +232,7 @@ def check_model(model: ModelSpec) -> None:
     if not KV_TYPE.fullmatch(model.kv_type):
         raise SpecError(f"{where}: kv_type: {model.kv_type!r} is no type", hint="auto, or as the engine calls it: q8_0")
     _check_tuning(model, where)
+    serving.check(model.serving, where)
     _check_adapters(model, where)
     _check_remote(model, where)
     check_environment(model.environment, f"{where}: environment")
@@ -248,8 +273,6 @@ def _check_tuning(model: ModelSpec, where: str) -> None:
             raise SpecError(f"{where}: {key}: {word!r} is no name that an engine has for it")
     if tuning.task not in TASKS:
         raise SpecError(f"{where}: task: {tuning.task!r} is none", hint=f"tasks: {', '.join(TASKS)}")
-    if tuning.task == "transcribe":
-        raise SpecError(f"{where}: task: transcribe: the gateway passes JSON only yet, no audio")
     if tuning.chat_template and not tuning.chat_template.startswith("/"):
         raise SpecError(f"{where}: chat_template: {tuning.chat_template!r} is not the absolute path of a file")
 
@@ -309,6 +332,7 @@ def _model(document: _ModelFile, source: str) -> ModelSpec:
         adapters=tuple(document.lora.items()),
         environment=_pairs(document.environment),
         key_file=document.key_file,
+        serving=Serving(**{one.name: getattr(document, one.name) for one in fields(Serving)}),
     )
 
 
@@ -343,11 +367,13 @@ def _dump_appliance(spec: ApplianceSpec) -> bytes:
     data: dict[str, object] = {
         "version": 1, "runtime": spec.runtime, "listen": spec.listen, "insecure": spec.insecure,
     }  # fmt: skip
-    for name, part, default in (("hub", spec.hub, Hub()), ("proxy", spec.proxy, Proxy())):
+    for name, part, default in (("hub", spec.hub, Hub()), ("proxy", spec.proxy, Proxy()), ("tls", spec.tls, Tls())):
         chosen = {key: value for key, value in asdict(part).items() if value != getattr(default, key)}
         data |= {name: chosen} if chosen else {}
     if spec.environment:
         data["environment"] = dict(spec.environment)
+    data |= {"cors": list(spec.cors)} if spec.cors else {}
+    data |= {"splits": {name: dict(parts) for name, parts in spec.splits}} if spec.splits else {}
     return (HEADER + codec.dump_yaml(data)).encode()
 
 
@@ -365,11 +391,12 @@ def _dump_model(model: ModelSpec) -> bytes:
         "options": dict(model.options),
         "environment": dict(model.environment),
         "key_file": model.key_file,
+        **serving.asked(model.serving),
     }
     data: dict[str, object] = {
         "source": model.source,
         "engine": model.engine,
         "replicas": model.replicas,
-        **{key: value for key, value in optional.items() if value or (key in ("gpus", "seed") and value == 0)},
+        **{key: value for key, value in optional.items() if value or (key in ("gpus", "seed", "queue") and value == 0)},
     }
     return (HEADER + codec.dump_yaml(data)).encode()

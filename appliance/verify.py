@@ -1,16 +1,19 @@
 """Waits until every replica is healthy, then asks each model for one real completion through the gateway."""
 
+import io
+import os
 import shlex
 import time
+import wave
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from appliance import codec, resources
 from appliance.domain.changes import Call, Command, Completed, ServiceState
 from appliance.domain.deployment import Deployment
 from appliance.domain.spec import SMOKE
 from appliance.errors import UnhealthyError
-from appliance.runtimes import GATEWAY, runtime
+from appliance.runtimes import runtime
 from appliance.system.http import Response, call
 from appliance.system.machine import Machine
 
@@ -48,13 +51,26 @@ def address(deployment: Deployment) -> str:
     return f"{f'[{host}]' if ':' in host else host}:{deployment.spec.port}"
 
 
+def url(deployment: Deployment) -> str:
+    """Return the gateway's address as clients on this machine type it."""
+    return f"{'https' if deployment.gateway.tls else 'http'}://{address(deployment)}"
+
+
+def door(deployment: Deployment) -> str:
+    """Return where we ask ourselves: inside, where no key is needed, or like any client where we may not come in."""
+    inside = deployment.layout.inside
+    return f"unix:{inside}" if os.access(inside, os.W_OK) else address(deployment)
+
+
 def wait(deployment: Deployment, machine: Machine) -> None:
     """Return when gateway and all replicas are up. Raises UnhealthyError with the log lines that matter."""
     began = time.monotonic()
     here = tuple(service for service in deployment.services if not service.remote)
     limits = {service.name: service.start_timeout for service in here}
     while True:
-        response = call(address(deployment), "/health", timeout=5)
+        response = call(door(deployment), "/health", timeout=5)
+        if response.status == 200 and (outside := call(address(deployment), "/health", timeout=5)).status == 0:
+            response = outside  # it lives, and clients do not reach it
         models = (response.json() or {}).get("models", {}) if response.status == 200 else {}
         waiting = [service.name for service in here if models.get(service.model) != "up"]
         if response.status == 200 and not waiting:
@@ -82,7 +98,6 @@ def completion(deployment: Deployment, model: str, machine: Machine, *, timeout:
         return _other(deployment, model, machine, task, timeout)
     source = next(item.source for item in deployment.models if item.name == model)
     ours = not any(item.remote for item in deployment.services if item.model == model)
-    service = _log_of(deployment, model)
     known = _smoke() if source == SMOKE else None
     prompt = known.prompt if known else "Say hello."
     payload: dict[str, object] = {"model": model, "messages": [{"role": "user", "content": prompt}]}
@@ -90,21 +105,22 @@ def completion(deployment: Deployment, model: str, machine: Machine, *, timeout:
         # Providers' models differ in which limits they take.
         payload |= {"temperature": 0, "max_tokens": 64 if known else 8}
     began = time.monotonic()
-    response = call(address(deployment), "/v1/chat/completions", payload=payload, timeout=timeout)
+    response = _ask(deployment, "/v1/chat/completions", payload=payload, timeout=timeout)
     seconds = time.monotonic() - began
     try:
         text = str(response.json()["choices"][0]["message"]["content"] or "")
     except (TypeError, KeyError, IndexError):
-        raise _unhealthy(service, f"gives no completion: {_say(response)}", deployment, machine) from None
+        raise _speechless(model, f"gives no completion: {_say(response)}", deployment, machine) from None
     if known and text.strip() != known.answer:
         why = f"answers {text.strip()!r} where {known.answer!r} is known to be right"
-        raise _unhealthy(service, why, deployment, machine)
+        raise _speechless(model, why, deployment, machine)
     return Check(model=model, answer=text, seconds=round(seconds, 3), exact=known is not None)
 
 
 ASKED: Final[dict[str, tuple[str, dict[str, object], str]]] = {
     "embed": ("/v1/embeddings", {"input": "Hello."}, "data"),
     "rerank": ("/v1/rerank", {"query": "Hello?", "documents": ["Hello.", "Good night."]}, "results"),
+    "transcribe": ("/v1/audio/transcriptions", {}, "text"),
 }
 """Task -> path, what is asked, and the key of the answer that holds something."""
 
@@ -112,20 +128,57 @@ ASKED: Final[dict[str, tuple[str, dict[str, object], str]]] = {
 def _other(deployment: Deployment, model: str, machine: Machine, task: str, timeout: float) -> Check:
     """Ask a model that does not chat for what it is there for."""
     path, payload, key = ASKED[task]
-    service = _log_of(deployment, model)
     began = time.monotonic()
-    response = call(address(deployment), path, payload={"model": model, **payload}, timeout=timeout)
+    if task == "transcribe":
+        kind, body = _form(model, _silence())
+        response = _ask(deployment, path, body=body, kind=kind, timeout=timeout)
+    else:
+        response = _ask(deployment, path, payload={"model": model, **payload}, timeout=timeout)
     found = (response.json() or {}).get(key) if response.status == 200 else None
-    if not found:
-        raise _unhealthy(service, f"gives no answer to {path}: {_say(response)}", deployment, machine)
-    said = f"{len(found)} {key} from {path}"
+    # Nothing is said in silence, and that is an answer.
+    if not found and not (task == "transcribe" and found == ""):
+        raise _speechless(model, f"gives no answer to {path}: {_say(response)}", deployment, machine)
+    said = f"{len(found)} {key} from {path}" if task != "transcribe" else f"{found!r} in a second of silence"
     return Check(model=model, answer=said, seconds=round(time.monotonic() - began, 3), exact=False)
 
 
-def _log_of(deployment: Deployment, model: str) -> str:
-    """Return the service whose log tells why a model does not answer."""
-    started = (item.name for item in deployment.started if item.model == model and not item.remote)
-    return next(started, GATEWAY)
+def _silence() -> bytes:
+    """Return a second of silence as a WAV file."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(16000)
+        sound.writeframes(bytes(2 * 16000))
+    return file.getvalue()
+
+
+def _form(model: str, sound: bytes) -> tuple[str, bytes]:
+    """Return content type and body of a form with a file and a model's name."""
+    edge = "llm-appliance-form"
+    head = f'--{edge}\r\nContent-Disposition: form-data; name="file"; filename="silence.wav"\r\n'
+    field = f'\r\n--{edge}\r\nContent-Disposition: form-data; name="model"\r\n\r\n{model}\r\n--{edge}--\r\n'
+    body = head.encode() + b"Content-Type: audio/wav\r\n\r\n" + sound + field.encode()
+    return f"multipart/form-data; boundary={edge}", body
+
+
+def _ask(deployment: Deployment, path: str, **what: Any) -> Response:
+    """Ask through the gateway, once more while it says that the model is starting: it may just have been reloaded."""
+    began = time.monotonic()
+    while True:
+        response = call(door(deployment), path, **what)
+        if response.status != 503 or time.monotonic() - began > GATEWAY_TIMEOUT:
+            return response
+        time.sleep(PAUSE)
+
+
+def _speechless(model: str, why: str, deployment: Deployment, machine: Machine) -> UnhealthyError:
+    """Return the error for a model that does not answer as it should: with its log, where that is ours."""
+    service = next(item for item in deployment.services if item.model == model)
+    if not service.remote:
+        return _unhealthy(service.name, why, deployment, machine)
+    hint = f"is {service.remote.model} the provider's name for it, and the key right? --model, --api-key-file"
+    return UnhealthyError(f"{model} at {service.remote.url} {why}", hint=hint)
 
 
 def states(deployment: Deployment, machine: Machine) -> tuple[ServiceState, ...]:

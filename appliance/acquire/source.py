@@ -55,6 +55,8 @@ class Source:
     """Nothing may reach the network."""
     bundle: Carried | None = None
     """What was carried here."""
+    state: str = ""
+    """Directory whose catalog says which packages a compiler is unpacked from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

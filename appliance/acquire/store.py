@@ -62,7 +62,9 @@ def missing(model: Model, state: str) -> int:
     """Return the bytes that are still to be brought into the store."""
     if has(model, state):
         return 0
-    return sum(file.size - keep.there(file, state) for file in model.weights.files)
+    known = keep.in_store(state)
+    files = [file for file in model.weights.files if not (file.url and file.sha256 in known)]
+    return sum(file.size - keep.there(file, state) for file in files)
 
 
 def _take(file: WeightFile, target: Path, bar: Bar, *, shared: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 
 from appliance.acquire import debian
 from appliance.acquire.source import Source, index, refuse_offline
-from appliance.catalog import DIRECTORY, catalog
+from appliance.catalog import DIRECTORY, load
 from appliance.domain.changes import Command
 from appliance.errors import ArtifactError
 from appliance.report import Progress
@@ -135,7 +135,7 @@ def _unpacked(cache: Path, machine: Machine, source: Source, progress: Progress)
     if not (home / "complete").exists():
         refuse_offline(source, "a compiler")
         progress.step("tools", "a compiler, unpacked for this build only")
-        archives = debian.fetch(catalog().toolchain_packages, cache, machine)
+        archives = debian.fetch(load(state=source.state).toolchain_packages, cache, machine)
         shutil.rmtree(home, ignore_errors=True)
         debian.unpack(archives, home / "root", machine)
         shutil.rmtree(archives[0].parents[1], ignore_errors=True)

@@ -48,7 +48,7 @@ def directories(deployment: Deployment) -> None:
     layout, owner = deployment.layout, deployment.gateway_user
     Path(layout.run).mkdir(mode=0o755, parents=True, exist_ok=True)
     Path(layout.log).mkdir(mode=0o755, parents=True, exist_ok=True)
-    _own(f"{layout.run}/gateway", 0o750, owner, deployment.group)
+    _own(f"{layout.run}/gateway", 0o700, owner, deployment.group)
     _own(f"{layout.log}/gateway", 0o750, owner, deployment.group)
     _own_secrets(deployment)
     if deployment.runtime == "systemd":
@@ -59,8 +59,11 @@ def directories(deployment: Deployment) -> None:
 
 
 def _own_secrets(deployment: Deployment) -> None:
-    """Give the keys of providers to the gateway alone, those that we keep; other files are the operator's business."""
+    """Give the keys of providers, and the digests of clients', to the gateway alone: those files that we keep."""
     home = f"{deployment.layout.etc}/secrets"
+    digests = Path(deployment.layout.keys)
+    if digests.is_file() and deployment.gateway_user:
+        shutil.chown(digests, deployment.gateway_user, deployment.group)
     keys = {route.remote.key_file for route in deployment.gateway.routes if route.remote}
     for path in keys:
         if path.startswith(f"{home}/") and Path(path).is_file():

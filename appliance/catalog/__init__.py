@@ -5,15 +5,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from appliance import codec
 from appliance.domain.deployment import Artifact, Release
-from appliance.errors import SpecError, UsageError
+from appliance.errors import SpecError
 
 DIRECTORY = Path(__file__).parent
 SCHEMA: Final = 1
 """What this version reads."""
+MADE: Final = "2026-11-28"
+"""Day on which the catalog of this version was last changed."""
+DATE: Final = re.compile(r"\d{4}-[01]\d-[0-3]\d")
 KINDS: Final = ("build", "wheels", "image", "program")
 VERSION: Final = re.compile(r"(\d+(\.\d+)*)?")
 CODE: Final = re.compile(r"\d+\.\da?")
@@ -31,19 +34,19 @@ class Catalog:
     """Distribution packages that the gateway is unpacked from."""
     toolchain_packages: tuple[str, ...]
     """Distribution packages that a compiler is unpacked from where the machine has none."""
+    made: str = ""
+    """Its date, `2026-11-28`; "" = it does not say."""
 
 
-def load(path: str | None = None) -> Catalog:
-    """Return the catalog in a file, or the one that comes with this version. Raises SpecError, UsageError."""
-    if path is None:
-        return catalog()
-    try:
-        text = Path(path).read_text()
-    except UnicodeDecodeError as error:
-        raise SpecError(f"{path}: not UTF-8 text") from error
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}", hint="--catalog takes the path of a catalog file") from error
-    return _read(codec.read_yaml(text, source=path), source=path)
+def load(path: str | None = None, *, state: str = "") -> Catalog:
+    """Return the engines of a file, else of the catalog that is kept below `state`, else those of this version.
+
+    Raises SpecError, UsageError.
+    """
+    from appliance.catalog import document  # it reads models, too, which most verbs do without
+
+    found = document.file(path) if path is not None else document.kept(state)
+    return found.engines if found else catalog()
 
 
 @cache
@@ -53,7 +56,14 @@ def catalog() -> Catalog:
     document = codec.read_yaml((DIRECTORY / "engines.yaml").read_text(), source=source)
     parts = [f"engines/{name}.yaml" for name in document.pop("parts")]
     pages = [codec.read_yaml((DIRECTORY / part).read_text(), source=f"catalog {part}") for part in parts]
-    return _read({**document, "releases": [row for page in pages for row in page["releases"]]}, source=source)
+    read: Catalog = codec.from_data(
+        Catalog,
+        {**document, "made": MADE, "releases": [row for page in pages for row in page["releases"]]},
+        source=source,
+    )
+    for problem in problems(read):
+        raise SpecError(f"{source}: {problem}")
+    return read
 
 
 def only(rows: Catalog, artifacts: tuple[Artifact, ...]) -> Catalog:
@@ -83,21 +93,12 @@ def lock(artifact: Artifact) -> Path | None:
     return path if version and path.is_file() else None
 
 
-def _read(document: dict[str, Any], *, source: str) -> Catalog:
-    schema = document.get("schema")
-    if schema != SCHEMA:
-        hint = "bring llm-appliance up to date" if isinstance(schema, int) and schema > SCHEMA else ""
-        raise SpecError(f"{source}: schema: {schema!r}; this version reads schema {SCHEMA}", hint=hint)
-    read = codec.from_data(Catalog, document, source=source)
-    for problem in _problems(read):
-        raise SpecError(f"{source}: {problem}")
-    return read
-
-
-def _problems(read: Catalog) -> Iterator[str]:
-    """What the types cannot hold: with the path of what is wrong."""
+def problems(read: Catalog) -> Iterator[str]:
+    """Tell what the types cannot hold, with the path of what is wrong."""
     if not read.releases:
         yield "releases: there is none"
+    if read.made and not DATE.fullmatch(read.made):
+        yield f"made: {read.made!r} is no date like 2026-11-28"
     seen: dict[tuple[str, ...], int] = {}
     for number, row in enumerate(read.releases):
         where = f"releases.{number} ({row.engine} {row.version} {row.accelerator})"

@@ -9,7 +9,21 @@ from types import FrameType
 import typer
 
 from appliance import __version__
-from appliance.cli import bundle, catalog, config, detect, doctor, generations, models, plans, services, site, store
+from appliance.cli import (
+    bundle,
+    catalog,
+    config,
+    detect,
+    doctor,
+    generations,
+    keys,
+    models,
+    plans,
+    services,
+    site,
+    store,
+    update,
+)
 from appliance.errors import ApplianceError, ExitCode, InterruptedRunError
 from appliance.report import Result
 
@@ -22,7 +36,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich would double the time that --help takes
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-for module in (plans, catalog, detect, doctor, models, store, bundle, config, services, generations):
+for module in (plans, catalog, detect, doctor, models, update, keys, store, bundle, config, services, generations):
     module.register(app)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from appliance.cli.doctor import Ignore
-from appliance.cli.plans import Insecure, Listen, Runtime, preview, report, settings
+from appliance.cli.plans import Certificate, CertificateKey, Insecure, Listen, Runtime, preview, report, settings
 from appliance.cli.site import Catalog, DryRun, Json, Offline, OtherHost, Prefix, finish, site
 from appliance.errors import UsageError
 from appliance.report import Result, amount_text
@@ -158,6 +158,8 @@ def install(
     runtime: Runtime = "",
     listen: Listen = "",
     insecure: Insecure = False,
+    tls_certificate: Certificate = "",
+    tls_key: CertificateKey = "",
     dry_run: DryRun = False,
     prefix: Prefix = "",
     as_json: Json = False,
@@ -168,7 +170,7 @@ def install(
 
     here = site(prefix, as_json=as_json)
     wish = _wish(file, parts_dir, trust, allow_unsigned=allow_unsigned, allow_older=allow_older, first=first_key)
-    edit = settings(runtime, listen, insecure=insecure)
+    edit = settings(runtime, listen, insecure, tls_certificate, tls_key)
     terms = converge.Terms(ignore=tuple(ignore or ()), offline=True)
     if dry_run:
         shown = flow.preview(here, wish, edit, terms)

@@ -1,6 +1,7 @@
 """catalog list, catalog show: which engine releases there are, what each asks for, and whether it runs here.
 
-Models of the catalog, `catalog search` and `catalog show MODEL`, are in `library`.
+Models of the catalog, `catalog search` and `catalog show MODEL`, are in `library`; the catalog as a whole is in
+`catalogs`.
 """
 
 import difflib
@@ -9,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from appliance.cli import library, providers
-from appliance.cli.site import Catalog, Json, OtherHost, Prefix, finish, site
+from appliance.cli import catalogs, library, providers
+from appliance.cli.site import Catalog, Json, OtherHost, Prefix, finish, layout, site
 from appliance.errors import SpecError
 from appliance.report import Result
 
@@ -30,7 +31,8 @@ def known_engines(incomplete: str) -> list[str]:
     """Return the engines that begin so, for the shells' completion."""
     from appliance.catalog import load
 
-    return sorted({row.engine for row in load().releases if row.engine.startswith(incomplete)})
+    rows = load(state=layout("").state).releases
+    return sorted({row.engine for row in rows if row.engine.startswith(incomplete)})
 
 
 Engine = Annotated[
@@ -45,6 +47,8 @@ def register(app: typer.Typer) -> None:
     noun.command("search")(library.search)
     noun.command("providers")(providers.list_providers)
     noun.command()(show)
+    noun.command()(catalogs.update)
+    noun.command()(catalogs.export)
     app.add_typer(noun, name="catalog")
 
 
@@ -57,14 +61,14 @@ def list_releases(
     as_json: Json = False,
 ) -> int:
     """List the releases in the order of preference, and whether each runs here."""
-    rows = _rows(catalog, engine)
+    rows = _rows(catalog, engine, prefix)
     judged = _judge(rows, machine(host, prefix, as_json=as_json), runtime)
     text = "\n".join(table([HEADINGS, *(_cells(row, here or "yes") for row, here in zip(rows, judged, strict=True))]))
     return finish(Result(command="catalog list", data=_data(rows, judged), text=text), as_json=as_json)
 
 
 def show(
-    name: Annotated[str, typer.Argument(metavar="ENGINE|MODEL", autocompletion=known_engines)],
+    name: Annotated[str, typer.Argument(metavar="[ENGINE|MODEL]", autocompletion=known_engines)] = "",
     version: Annotated[str, typer.Argument(metavar="[VERSION]", help="Of an engine.")] = "",
     runtime: Runtime = "systemd",
     host: OtherHost = "",
@@ -72,10 +76,12 @@ def show(
     prefix: Prefix = "",
     as_json: Json = False,
 ) -> int:
-    """Show everything about an engine's releases or about a model: what each is made of, and what fits here."""
-    if not version and not _is_engine(name, catalog):
+    """Show all about an engine's releases or a model, and what fits here; without a name, which catalog this is."""
+    if not name:
+        return catalogs.show(catalog, prefix, as_json=as_json)
+    if not version and not _is_engine(name, catalog, prefix):
         return library.show_model(name, host, catalog, prefix, as_json=as_json)
-    rows = _rows(catalog, name)
+    rows = _rows(catalog, name, prefix)
     versions = dict.fromkeys(row.version for row in rows)
     rows = [row for row in rows if version in ("", row.version)]
     if not rows:
@@ -85,17 +91,17 @@ def show(
     return finish(Result(command="catalog show", data=_data(rows, judged), text=text), as_json=as_json)
 
 
-def _is_engine(name: str, path: str | None) -> bool:
+def _is_engine(name: str, path: str | None, prefix: str) -> bool:
     from appliance.catalog import load
 
-    return any(row.engine == name for row in load(path).releases)
+    return any(row.engine == name for row in load(path, state=layout(prefix).state).releases)
 
 
-def _rows(path: str | None, engine: str) -> list["Release"]:
+def _rows(path: str | None, engine: str, prefix: str) -> list["Release"]:
     """Return the releases of an engine, of all for "". Raises SpecError with near names."""
     from appliance.catalog import load
 
-    releases = load(path).releases
+    releases = load(path, state=layout(prefix).state).releases
     names = list(dict.fromkeys(row.engine for row in releases))
     if engine and engine not in names:
         near = difflib.get_close_matches(engine, names, n=1)

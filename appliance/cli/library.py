@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from appliance.cli.site import Catalog, Json, OtherHost, Prefix, finish
+from appliance.cli.site import Catalog, Json, OtherHost, Prefix, finish, layout
 from appliance.errors import HostError, SpecError
 from appliance.report import Result
 
@@ -50,34 +50,38 @@ def search(
     as_json: Json = False,
 ) -> int:
     """List the models that are known by name, and which form of each fits this machine while nothing else runs."""
+    from appliance.catalog.models import load
     from appliance.catalog.models.names import near
     from appliance.catalog.models.names import search as find
 
-    entries = find(word)
+    shelf = load(catalog, state=layout(prefix).state)
+    entries, like = find(word, shelf), near(word, shelf)
     if not entries:
-        hint = f"did you mean {', '.join(near(word))}?" if near(word) else "llm-appliance catalog search lists all"
+        hint = f"did you mean {', '.join(like)}?" if like else "llm-appliance catalog search lists all"
         raise SpecError(f"no model of the catalog has {word!r} in its name", hint=hint)
-    judged = judge(entries, _host(host, prefix, as_json=as_json), catalog)
+    judged = judge(entries, _host(host, prefix, as_json=as_json), catalog, prefix)
     rows = [HEADINGS, *(_cells(entry, here) for entry, here in zip(entries, judged, strict=True))]
     return finish(Result(command="catalog search", data=_data(entries, judged), text=_table(rows)), as_json=as_json)
 
 
 def show_model(name: str, host: str, catalog: str | None, prefix: str, *, as_json: bool) -> int:
     """Show everything about the models that a name stands for. Raises SpecError with near names."""
+    from appliance.catalog.models import load
     from appliance.catalog.models.names import find, names
     from appliance.engines import engines
 
-    found = find(name)
+    shelf = load(catalog, state=layout(prefix).state)
+    found = find(name, shelf)
     if found is None:
-        near = difflib.get_close_matches(name, [*engines(), *names()], n=3)
+        near = difflib.get_close_matches(name, [*engines(), *names(shelf)], n=3)
         hint = f"did you mean {', '.join(near)}?" if near else "llm-appliance catalog search lists the models"
         raise SpecError(f"the catalog holds no engine and no model {name!r}", hint=hint)
-    judged = judge(found.entries, _host(host, prefix, as_json=as_json), catalog)
+    judged = judge(found.entries, _host(host, prefix, as_json=as_json), catalog, prefix)
     text = "\n\n".join(_page(entry, here) for entry, here in zip(found.entries, judged, strict=True))
     return finish(Result(command="catalog show", data=_data(found.entries, judged), text=text), as_json=as_json)
 
 
-def judge(entries: Sequence["Entry"], host: "Host", path: str | None) -> list[Here]:
+def judge(entries: Sequence["Entry"], host: "Host", path: str | None, prefix: str = "") -> list[Here]:
     """Return what each model comes to on a machine where nothing of ours runs."""
     from appliance.catalog import load
     from appliance.catalog.models.names import Found
@@ -85,7 +89,7 @@ def judge(entries: Sequence["Entry"], host: "Host", path: str | None) -> list[He
     from appliance.plan.pick import pick
     from appliance.plan.room import room
 
-    catalog, here, judged = load(path), room(host), list[Here]()
+    catalog, here, judged = load(path, state=layout(prefix).state), room(host), list[Here]()
     for entry in entries:
         try:
             picked = pick(Found(entries=(entry,)), ModelSpec(name=entry.id, source=""), host, catalog, here)

@@ -17,6 +17,7 @@ from appliance.cli.site import (
     Replan,
     finish,
     known_models,
+    layout,
     site,
 )
 from appliance.errors import UsageError
@@ -27,9 +28,10 @@ EXAMPLES = {"--set": "temp=0.7", "--env": "VLLM_LOGGING_LEVEL=DEBUG"}
 
 def known_names(incomplete: str) -> list[str]:
     """Return the names of the catalog that begin so, for the shells' completion."""
+    from appliance.catalog.models import load
     from appliance.catalog.models.names import names
 
-    return [name for name in names() if name.startswith(incomplete)]
+    return [name for name in names(load(state=layout("").state)) if name.startswith(incomplete)]
 
 
 def register(app: typer.Typer) -> None:
@@ -59,7 +61,9 @@ def add_model(
             help="Of a model of the catalog: Q4_K_M, fp8, awq, bf16; of any other, as the engine calls it.",
         ),
     ] = "",
-    hub: Annotated[str, typer.Option(help="Where a model of the catalog comes from: hf, or ms for ModelScope.")] = "hf",
+    hub: Annotated[
+        str, typer.Option(help="Where a model of the catalog comes from: auto, hf, ms for ModelScope, ollama.")
+    ] = "auto",
     engine: Annotated[str, typer.Option(help="auto, or one of `catalog list`.")] = "auto",
     context: Annotated[int | None, typer.Option(help="Tokens for each request.")] = None,
     parallel: Annotated[
@@ -91,6 +95,13 @@ def add_model(
     model_there: tuning.ModelThere = "",
     base_url: tuning.BaseUrl = "",
     api_key_file: tuning.ApiKeyFile = "",
+    balance: tuning.Balance = "lru",
+    limit: tuning.Limit = None,
+    queue: tuning.Queue = None,
+    retry: tuning.Retry = "unsent",
+    fallback: tuning.Fallback = "",
+    alias: tuning.Alias = None,
+    expose: tuning.Expose = None,
     catalog: Catalog = None,
     replan: Replan = False,
     ignore: Ignore = None,
@@ -102,7 +113,7 @@ def add_model(
 ) -> int:
     """Serve one more model beside those that are served already."""
     from appliance.acquire.source import Source
-    from appliance.domain.spec import ModelSpec, Tuning
+    from appliance.domain.spec import ModelSpec, Serving, Tuning
     from appliance.flows import converge, documents, names, secrets
     from appliance.options import plain
 
@@ -125,6 +136,15 @@ def add_model(
         options=tuple((plain(key), value) for key, value in _pairs("--set", options or [])),
         version=engine_version,
         adapters=tuning.adapters(lora or []),
+        serving=Serving(
+            balance=balance,
+            limit=limit,
+            queue=queue,
+            retry=retry,
+            fallback=fallback,
+            aliases=tuple(alias or ()),
+            expose=tuple(expose or ()),
+        ),
         tuning=Tuning(
             dtype=dtype,
             batched_tokens=batched_tokens,
@@ -171,7 +191,7 @@ def list_models(prefix: Prefix = "", as_json: Json = False) -> int:
     """Show the models that are configured."""
     from appliance.flows.site import installed
     from appliance.report import amount_text
-    from appliance.verify import address
+    from appliance.verify import url
 
     here = site(prefix, as_json=as_json)
     deployment = installed(here).deployment
@@ -186,7 +206,7 @@ def list_models(prefix: Prefix = "", as_json: Json = False) -> int:
             "context": next(
                 0 if item.remote else item.setting.context for item in deployment.services if item.model == model.name
             ),
-            "endpoint": f"http://{address(deployment)}/{model.name}/v1",
+            "endpoint": f"{url(deployment)}/{model.name}/v1",
         }
         for model in deployment.models
     ]

@@ -1,7 +1,7 @@
 """install, plan, apply, verify, uninstall."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 
 Runtime = Annotated[str, typer.Option("--runtime", help="auto, systemd or supervisord.")]
 Listen = Annotated[str, typer.Option("--listen", metavar="ADDRESS:PORT", help="Where the gateway listens.")]
+Certificate = Annotated[
+    str, typer.Option("--tls-certificate", metavar="FILE", help="PEM file of the gateway's certificate and its chain.")
+]
+CertificateKey = Annotated[
+    str, typer.Option("--tls-key", metavar="FILE", help="Its private key; the gateway's user must be able to read it.")
+]
 Insecure = Annotated[bool, typer.Option("--insecure", help="Allow an address that is not loopback, without keys.")]
 
 
@@ -42,6 +48,8 @@ def install(
     runtime: Runtime = "",
     listen: Listen = "",
     insecure: Insecure = False,
+    tls_certificate: Certificate = "",
+    tls_key: CertificateKey = "",
     catalog: Catalog = None,
     replan: Replan = False,
     ignore: Ignore = None,
@@ -55,7 +63,7 @@ def install(
     from appliance.flows import converge
 
     here = site(prefix, as_json=as_json)
-    edit = settings(runtime, listen, insecure)
+    edit = settings(runtime, listen, insecure, tls_certificate, tls_key)
     terms = converge.Terms(catalog=catalog, replan=replan, ignore=tuple(ignore or ()), offline=offline)
     if dry_run:
         planned = converge.planned(here, lambda spec: converge.with_smoke(edit(spec)), terms)
@@ -68,6 +76,8 @@ def plan(
     runtime: Runtime = "",
     listen: Listen = "",
     insecure: Insecure = False,
+    tls_certificate: Certificate = "",
+    tls_key: CertificateKey = "",
     catalog: Catalog = None,
     replan: Replan = False,
     host: OtherHost = "",
@@ -78,7 +88,7 @@ def plan(
     from appliance import codec
     from appliance.flows import converge, documents
 
-    edit = settings(runtime, listen, insecure)
+    edit = settings(runtime, listen, insecure, tls_certificate, tls_key)
     terms = converge.Terms(catalog=catalog, replan=replan)
     other = documents.read_host(host) if host else None
     here = site(prefix, as_json=as_json)
@@ -148,24 +158,24 @@ def uninstall(
     return code
 
 
-def preview(command: str, planned: "Planned", *, as_json: bool) -> int:
-    """Print what would change."""
+def preview(command: str, planned: "Planned", more: dict[str, Any] | None = None, *, as_json: bool) -> int:
+    """Print what would change; `more` is for the JSON."""
     from appliance import codec
 
     text = _plan_text(planned) + ("\n\n" + planned.diff if planned.diff else "")
     deployment = codec.to_data(planned.changes.deployment)
-    data = {"pending": planned.pending, "diff": planned.diff, "deployment": deployment}
+    data = {"pending": planned.pending, "diff": planned.diff, "deployment": deployment, **(more or {})}
     return finish(Result(command=command, data=data, text=text), as_json=as_json)
 
 
-def report(command: str, done: "Converged", *, as_json: bool) -> int:
-    """Print what was done, and how to use it."""
+def report(command: str, done: "Converged", more: dict[str, Any] | None = None, *, as_json: bool) -> int:
+    """Print what was done, and how to use it; `more` is for the JSON."""
     from dataclasses import asdict
 
-    from appliance.verify import address
+    from appliance.verify import url
 
     deployment, changed = done.deployment, done.report.changed
-    base = f"http://{address(deployment)}"
+    base = url(deployment)
     data = {
         "changed": len(changed),
         "paths": changed,
@@ -174,6 +184,7 @@ def report(command: str, done: "Converged", *, as_json: bool) -> int:
         "endpoint": f"{base}/v1",
         "models": [{"name": item.name, "endpoint": f"{base}/{item.name}/v1"} for item in deployment.models],
         "checks": [asdict(item) for item in done.checks],
+        **(more or {}),
     }
     lines = [f"changed={len(changed)}"]
     lines += [f"kept your edit of a file of ours: {path}" for path in done.report.kept]
@@ -182,16 +193,25 @@ def report(command: str, done: "Converged", *, as_json: bool) -> int:
     return finish(Result(command=command, data=data, text="\n".join(lines)), as_json=as_json)
 
 
-def settings(runtime: str, listen: str, insecure: bool) -> "Edit":
+def settings(runtime: str, listen: str, insecure: bool, certificate: str = "", key: str = "") -> "Edit":
     """Return the edit that the options ask for; an option that is not given leaves what is configured."""
-    from appliance.domain.spec import ApplianceSpec
+    from appliance.domain.spec import ApplianceSpec, Tls
     from appliance.specfile import parse_listen
 
     def edit(spec: ApplianceSpec) -> ApplianceSpec:
         host, port = parse_listen(listen) if listen else (spec.host, spec.port)
-        return replace(spec, runtime=runtime or spec.runtime, host=host, port=port, insecure=insecure or spec.insecure)
+        tls = Tls(certificate=_absolute(certificate), key=_absolute(key)) if certificate or key else spec.tls
+        return replace(
+            spec, runtime=runtime or spec.runtime, host=host, port=port, insecure=insecure or spec.insecure, tls=tls
+        )
 
     return edit
+
+
+def _absolute(path: str) -> str:
+    import os
+
+    return os.path.abspath(path) if path else ""  # noqa: PTH100 - links stay: certificates are renewed behind them
 
 
 def _plan_text(planned: "Planned") -> str:

@@ -28,7 +28,7 @@ Prefix = Annotated[
     str, typer.Option("--prefix", metavar="DIR", help="Everything below this directory; / is the whole system.")
 ]
 Catalog = Annotated[
-    str | None, typer.Option("--catalog", metavar="FILE", help="Another catalog than the one of this version.")
+    str | None, typer.Option("--catalog", metavar="FILE", help="Another catalog than the one that holds here.")
 ]
 Replan = Annotated[
     bool, typer.Option("--replan", help="Plan anew what runs already, too: it may be restarted with more or less.")

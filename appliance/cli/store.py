@@ -1,4 +1,4 @@
-"""pull, rm, prune: weights on the disk."""
+"""pull, rm, prune: weights on the disk, and what else lies there unused."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +17,7 @@ def known_entries(incomplete: str) -> list[tuple[str, str]]:
     """Return what `rm` would take and begins so, for the shells' completion."""
     from appliance.flows import store
 
-    free = [one for one in store.entries(site("")) if one.digest and not one.served]
+    free = [one for one in store.entries(site("")) if one.kind == store.MODEL and not one.served]
     words = [(word, amount_text(one.size)) for one in free for word in (*one.names, one.digest[:12])]
     return [(word, about) for word, about in words if word.startswith(incomplete)]
 
@@ -66,7 +66,7 @@ def remove(
 
 
 def prune(dry_run: DryRun = False, prefix: Prefix = "", as_json: Json = False) -> int:
-    """Remove the weights that no model needs, now or after a rollback, and unfinished downloads."""
+    """Remove what nothing needs, now or after a rollback: weights, engines, gateways, unfinished downloads."""
     from appliance.flows import store
 
     here = site(prefix, as_json=as_json)
@@ -79,7 +79,7 @@ def _show(command: str, gone: "Sequence[Entry]", *, dry_run: bool, as_json: bool
 
     total = sum(one.size for one in gone)
     lines = [
-        f"{amount_text(one.size):>10}  {one.digest[:12] or '-':12}  {', '.join(one.names) or '-'}"
+        f"{amount_text(one.size):>10}  {one.kind:8}  {one.digest[:12] or '-':12}  {', '.join(one.names) or '-'}"
         + (f"  (a rollback to generation {', '.join(map(str, one.kept))} would need it)" if one.kept else "")
         for one in gone
     ]

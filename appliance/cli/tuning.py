@@ -7,6 +7,7 @@ import typer
 from appliance.errors import UsageError
 
 PANEL = "Whatever the engine"
+GATEWAY = "The gateway"
 
 
 def _option(*names: str, help: str, metavar: str | None = None) -> typer.models.OptionInfo:  # noqa: A002 - typer's name
@@ -49,6 +50,39 @@ ModelThere = Annotated[str, _provider("--model", help="What the provider calls i
 BaseUrl = Annotated[str, _provider("--base-url", metavar="URL", help="Address that speaks OpenAI's routes.")]
 ApiKeyFile = Annotated[
     str, _provider(metavar="FILE", help="File with the provider's key, mode 0600, which is taken over; - = stdin.")
+]
+
+Balance = Annotated[
+    str,
+    typer.Option(
+        help="How replicas share requests: lru, lottery, shortest_queue, round_robin, or prefix, where the same "
+        "beginning of a conversation goes to the same replica.",
+        rich_help_panel=GATEWAY,
+    ),
+]
+Limit = Annotated[
+    int | None, typer.Option(help="Requests that one replica gets at the same time.", rich_help_panel=GATEWAY)
+]
+Queue = Annotated[
+    int | None, typer.Option(help="Requests that may wait for a replica with room.", rich_help_panel=GATEWAY)
+]
+Retry = Annotated[
+    str,
+    typer.Option(
+        help="What another replica gets when one fails: unsent requests only, or before_first_byte, what was not "
+        "answered either.",
+        rich_help_panel=GATEWAY,
+    ),
+]
+Fallback = Annotated[
+    str, typer.Option(metavar="MODEL", help="Who answers while this one does not.", rich_help_panel=GATEWAY)
+]
+Alias = Annotated[
+    list[str] | None, typer.Option("--alias", help="Another name that clients have for it.", rich_help_panel=GATEWAY)
+]
+Expose = Annotated[
+    list[str] | None,
+    typer.Option("--expose", help="Let in what is closed otherwise: tokenize, detokenize.", rich_help_panel=GATEWAY),
 ]
 
 

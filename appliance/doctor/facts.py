@@ -104,6 +104,8 @@ class Facts:
     record_failure: tuple[str, str] = ("", "")
     releases: tuple[Release, ...] = ()
     """The catalog's."""
+    catalog_failure: tuple[str, str] = ("", "")
+    """Why the updated catalog cannot be read, and what to do."""
     installer: Account = ROOT
     """Who puts things in place: root for the whole system, under a prefix whoever runs us."""
     engine: Account = ROOT

@@ -1,6 +1,6 @@
 """What will run here: services, gateway, artifacts, and the reason for each decision."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from appliance.domain.spec import ApplianceSpec, Tuning
 from appliance.domain.weights import Weights
@@ -25,6 +25,16 @@ class Layout:
     def current(self) -> str:
         """The link to the generation in force."""
         return f"{self.state}/current"
+
+    @property
+    def keys(self) -> str:
+        """The digests of the clients' keys."""
+        return f"{self.etc}/keys.json"
+
+    @property
+    def inside(self) -> str:
+        """The gateway's socket where no key is asked for: only root and its own user come into that directory."""
+        return f"{self.run}/gateway/inside.sock"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,6 +267,31 @@ class Route:
     """(service's name, address)."""
     remote: Remote | None = None
     """Who serves it; all replicas are places with the same provider then."""
+    paths: tuple[tuple[str, str], ...] = ()
+    """What it can be asked: (path of ours, path of the engine's)."""
+    balance: str = "lru"
+    limit: int = 0
+    """Requests that one replica gets at the same time; 0 = all that come."""
+    queue: int | None = None
+    """Requests that may wait for a replica with room; None = the gateway's default."""
+    resend: bool = False
+    """A request that was sent, and not answered, is sent once more."""
+    fallback: str = ""
+    """Model that answers while this one does not."""
+    keepalive: bool = False
+    """Connections to its replicas are kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """What the gateway shows to clients."""
+
+    certificate: str
+    """Absolute path."""
+    key: str
+    """Absolute path."""
+    http2_listens: bool
+    """This nginx wants HTTP/2 said where it listens; newer ones have a directive for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,6 +310,21 @@ class Gateway:
     """Directory name of its architecture's libraries, `x86_64-linux-gnu`."""
     workers: int
     routes: tuple[Route, ...]
+    aliases: tuple[tuple[str, str], ...] = ()
+    """(other name, model)."""
+    splits: tuple[tuple[str, tuple[tuple[str, float], ...]], ...] = ()
+    """(name, ((model, weight), …))."""
+    open: bool = True
+    """Where there are no keys, everybody who reaches it may come in."""
+    cors: tuple[str, ...] = ()
+    tls: Certificate | None = None
+    ca_file: str = ""
+    """Certificates that providers' are checked against."""
+
+    @property
+    def program_only(self) -> "Gateway":
+        """The same without all that nginx reads by itself: none of that must restart it."""
+        return replace(self, routes=(), aliases=(), splits=(), open=True, cors=(), tls=None, ca_file="")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

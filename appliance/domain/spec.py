@@ -39,6 +39,34 @@ class Tuning:
     """Groups of GPUs that have so many layers each, one group after the other."""
 
 
+BALANCES = ("lru", "lottery", "shortest_queue", "round_robin", "prefix")
+"""How a model's replicas can share its requests."""
+RETRIES = ("unsent", "before_first_byte")
+"""What is sent to another replica when one fails: only what was not sent yet, or also, once, what was not answered."""
+EXPOSABLE = ("tokenize", "detokenize")
+"""Routes of engines that are let in only where the operator says so."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """How the gateway hands requests to a model."""
+
+    balance: str = "lru"
+    """One of BALANCES."""
+    limit: int | None = None
+    """Requests that one replica gets at the same time; None = what suits its engine. The others wait."""
+    queue: int | None = None
+    """Requests that may wait; None = 64."""
+    retry: str = "unsent"
+    """One of RETRIES."""
+    fallback: str = ""
+    """Model that answers while this one does not."""
+    aliases: tuple[str, ...] = ()
+    """Other names that clients have for it."""
+    expose: tuple[str, ...] = ()
+    """Which of EXPOSABLE are let in."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
     """One model as the operator asked for it."""
@@ -47,7 +75,8 @@ class ModelSpec:
     """Served model name and URL path segment: `[a-z0-9][a-z0-9.-]{0,62}`."""
     source: str
     """`builtin:smoke`, the absolute path of a GGUF file (any shard) or a safetensors directory, or where a hub has it:
-    `hf:OWNER/REPO@COMMIT`, `hf:OWNER/REPO@COMMIT/FILE.gguf`, the same with `ms:`, `https://HOST/FILE.gguf#sha256=HEX`,
+    `hf:OWNER/REPO@COMMIT`, `hf:OWNER/REPO@COMMIT/FILE.gguf`, the same with `ms:`, `ollama:NAME:TAG@sha256:HEX`,
+    `https://HOST/FILE.gguf#sha256=HEX`,
     or who else serves it: `remote:PROVIDER/MODEL`."""
     engine: str = "auto"
     version: str = ""
@@ -74,6 +103,7 @@ class ModelSpec:
     """Variables of its engine, beside those of all engines and before them."""
     key_file: str = ""
     """Absolute path of the file with the provider's key, for a model that a provider serves."""
+    serving: Serving = field(default_factory=Serving)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +114,8 @@ class Hub:
     """Hugging Face, or a mirror of it: `https://hf-mirror.com` (HF_ENDPOINT)."""
     modelscope: str = ""
     """ModelScope's domain, `www.modelscope.ai`, or a URL (MODELSCOPE_DOMAIN)."""
+    ollama: str = ""
+    """Ollama's registry, or a mirror of it: `https://registry.ollama.ai`."""
     source: str = "auto"
     """Which hub a plain OWNER/REPO is for: `hf`, `ms`, or `auto`, the first that answers."""
     token_file: str = ""
@@ -103,6 +135,16 @@ class Proxy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """The gateway's certificate; "" = it speaks plain HTTP."""
+
+    certificate: str = ""
+    """Absolute path of a PEM file: the certificate, then those that lead to a known one."""
+    key: str = ""
+    """Absolute path of its private key, which the gateway's user must be able to read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ApplianceSpec:
     """The whole appliance as the operator wants it."""
 
@@ -116,6 +158,11 @@ class ApplianceSpec:
     proxy: Proxy = Proxy()
     environment: tuple[tuple[str, str], ...] = ()
     """Variables of every engine."""
+    tls: Tls = Tls()
+    cors: tuple[str, ...] = ()
+    """Web pages that may ask from a browser: `https://chat.example`, or `*` for all."""
+    splits: tuple[tuple[str, tuple[tuple[str, float], ...]], ...] = ()
+    """Names behind which several models stand: (name, ((model, weight), …))."""
     models: tuple[ModelSpec, ...] = ()
 
     @property

@@ -9,7 +9,7 @@ from typing import Protocol, cast
 from appliance.domain.changes import Page
 from appliance.domain.deployment import Launch, Load, Model, Release, Service, Setting
 from appliance.domain.host import Gpu, Host
-from appliance.domain.spec import ModelSpec
+from appliance.domain.spec import EXPOSABLE, ModelSpec
 from appliance.errors import SpecError
 from appliance.options import Flags, plain, problem
 
@@ -26,12 +26,18 @@ VISIBILITY = {
 """Vendor -> the variable that names the GPUs that a program may see."""
 
 
+BASE = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank")
+"""What every model can be asked, whether it knows it or not: its engine says so in its own words."""
+
+
 class Engine(Protocol):
     """What a module must hold to be an engine; strict mypy checks modules against it.
 
     It may hold besides: `FLAGS`, what it calls the uniform options (without it, it has none); `OWNED`, flag -> why the
     operator may not set it; `upstream(service)`, what `model` of a request must say where that is not the model's name;
-    `MODELSCOPE`, the variable that makes ModelScope its hub.
+    `MODELSCOPE`, the variable that makes ModelScope its hub; `ROUTES`, what it can be asked beside BASE, or path
+    of ours -> its own; `KEPT`, True where connections to it may be kept; `LIMITED`, True where it must not get more
+    requests than it works on at the same time.
     """
 
     @property
@@ -121,6 +127,26 @@ def unable(item: ModelSpec, module: Engine, version: str = "") -> str:
 def _elsewhere() -> dict[str, str]:
     """Return what each engine calls a uniform option -> that option: guides for one engine are tried with another."""
     return {plain(flag.name): option for one in engines().values() for option, flag in flags(one).items() if flag.name}
+
+
+def paths(service: Service, expose: tuple[str, ...] = ()) -> tuple[tuple[str, str], ...]:
+    """Return what a replica can be asked: (path of ours, path of the engine's)."""
+    routes: dict[str, str] | tuple[str, ...] = getattr(engine(service.engine), "ROUTES", ())
+    own = routes if isinstance(routes, dict) else {path: path for path in routes}
+    hidden = {f"/{word}" for word in EXPOSABLE} - {f"/{word}" for word in expose}
+    known = {path: path for path in BASE} | own
+    return tuple(sorted((ours, theirs) for ours, theirs in known.items() if ours not in hidden))
+
+
+def bound(service: Service) -> int:
+    """Return how many requests a replica should get at the same time, 0 = as many as come."""
+    limited = getattr(engine(service.engine), "LIMITED", False) or service.remote
+    return service.setting.parallel if limited else 0
+
+
+def keeps(service: Service) -> bool:
+    """Tell whether connections to a replica may be kept."""
+    return bool(getattr(engine(service.engine), "KEPT", False))
 
 
 def upstream(service: Service) -> str:

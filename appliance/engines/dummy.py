@@ -11,6 +11,8 @@ HEALTH: Final = "/health"
 PARALLEL: Final = 64
 ADDRESS: Final = "unix"
 FILLS: Final = False
+KEPT: Final = True
+"""It waits for many connections at once; a new one for each request costs as much as the gateway does."""
 
 
 def refuse(model: Model, host: Host, release: Release) -> str | None:

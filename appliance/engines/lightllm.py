@@ -13,6 +13,12 @@ HEALTH: Final = "/liveness"
 PARALLEL: Final = 1
 ADDRESS: Final = "tcp"
 FILLS: Final = True
+ROUTES: Final = (
+    "/v1/responses",
+    "/v1/messages",
+    "/v1/messages/count_tokens",
+)
+"""What it can be asked beside what every engine can."""
 BATCH: Final = 8192
 """Prompt tokens of one step; said, so that no default changes it."""
 TYPES: Final = {"int8": "int8kv", "int4": "int4kv"}

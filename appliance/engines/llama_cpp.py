@@ -13,6 +13,15 @@ HEALTH: Final = "/health"
 PARALLEL: Final = 4
 ADDRESS: Final = "unix"
 FILLS: Final = False
+ROUTES: Final = (
+    "/v1/responses",
+    "/v1/messages",
+    "/v1/messages/count_tokens",
+    "/v1/audio/transcriptions",
+    "/tokenize",
+    "/detokenize",
+)
+"""What it can be asked beside what every engine can."""
 PROCESS: Final = 48 * MIB
 """Bytes of the program itself; a 3 MB model was seen to take 25 MB in all."""
 

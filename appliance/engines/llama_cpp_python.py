@@ -15,6 +15,8 @@ HEALTH: Final = "/v1/models"
 PARALLEL: Final = 1
 ADDRESS: Final = "unix"
 FILLS: Final = False
+LIMITED: Final = True
+"""It works on one request; others would hold its threads until it cannot even say how it is."""
 PROCESS: Final = 160 * MIB
 """Bytes of the Python process."""
 

@@ -13,6 +13,14 @@ HEALTH: Final = "/health"
 PARALLEL: Final = 1
 ADDRESS: Final = "tcp"
 FILLS: Final = True
+KEPT: Final = True
+"""It waits for many connections at once; a new one for each request costs as much as the gateway does."""
+ROUTES: Final = (
+    "/v1/responses",
+    "/v1/messages",
+    "/v1/messages/count_tokens",
+)
+"""What it can be asked beside what every engine can."""
 MODELSCOPE: Final = "LMDEPLOY_USE_MODELSCOPE"
 PREFILL: Final = 8192
 """Prompt tokens of one step."""

@@ -13,6 +13,17 @@ HEALTH: Final = "/v1/models/{model}"
 PARALLEL: Final = 4
 ADDRESS: Final = "tcp"
 FILLS: Final = False
+KEPT: Final = True
+"""It waits for many connections at once; a new one for each request costs as much as the gateway does."""
+ROUTES: Final = (
+    "/v1/responses",
+    "/v1/messages",
+    "/v1/audio/transcriptions",
+    "/api/chat",
+    "/api/generate",
+    "/api/embed",
+)
+"""What it can be asked beside what every engine can."""
 PROCESS: Final = 160 * MIB
 """Bytes of its server and its runner (inferred)."""
 
@@ -22,8 +33,9 @@ def refuse(model: Model, host: Host, release: Release) -> str | None:
     weights = model.weights
     if weights.format != "gguf":
         return f"reads GGUF files only here, {model.name} is {weights.format}"
-    if len(weights.files) > 1:
-        return f"takes a model in one file, {model.name} is in {len(weights.files)}"
+    parts = sum(file.name.endswith(".gguf") for file in weights.files)
+    if parts > 1:
+        return f"takes a model in one file, {model.name} is in {parts}"
     if any(one.kind == "program" and one.ref not in dict(host.tools) for one in release.artifacts):
         return "is not installed on this machine, and is in no registry of packages"
     return None

@@ -14,6 +14,15 @@ PARALLEL: Final = 0
 """As many as come; `--concurrency` bounds each replica."""
 ADDRESS: Final = "unix"
 FILLS: Final = False
+ROUTES: Final = (
+    "/v1/responses",
+    "/v1/audio/transcriptions",
+    "/v1/audio/translations",
+    "/v1/audio/speech",
+    "/v1/images/generations",
+    "/v1/images/edits",
+)
+"""What it can be asked beside what every engine can."""
 
 
 def refuse(model: Model, host: Host, release: Release) -> str | None:

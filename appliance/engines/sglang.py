@@ -14,6 +14,16 @@ HEALTH: Final = "/health"
 PARALLEL: Final = 1
 ADDRESS: Final = "tcp"
 FILLS: Final = True
+KEPT: Final = True
+"""It waits for many connections at once; a new one for each request costs as much as the gateway does."""
+ROUTES: Final = (
+    "/v1/responses",
+    "/v1/messages",
+    "/v1/messages/count_tokens",
+    "/v1/score",
+    "/v1/audio/transcriptions",
+)
+"""What it can be asked beside what every engine can."""
 MODELSCOPE: Final = "SGLANG_USE_MODELSCOPE"
 FLAGS: Final[Flags] = {
     "context": said("--context-length"),

@@ -13,6 +13,10 @@ HEALTH: Final = "/health"
 PARALLEL: Final = 1
 ADDRESS: Final = "tcp"
 FILLS: Final = False
+KEPT: Final = True
+"""It waits for many connections at once; a new one for each request costs as much as the gateway does."""
+ROUTES: Final = {"/v1/rerank": "/rerank"}
+"""Its own path for it."""
 BATCH: Final = 16384
 """Tokens that are computed at once, its own default."""
 PROCESS: Final = GIB

@@ -13,6 +13,13 @@ HEALTH: Final = "/health"
 PARALLEL: Final = 1
 ADDRESS: Final = "tcp"
 FILLS: Final = False
+KEPT: Final = True
+"""It waits for many connections at once; a new one for each request costs as much as the gateway does."""
+ROUTES: Final = (
+    "/v1/responses",
+    "/v1/audio/transcriptions",
+)
+"""What it can be asked beside what every engine can."""
 PROCESS: Final = 1024 * MIB
 """Bytes of RAM for Python, torch and the server; with a model of 3 MB they were seen to take 895 MiB."""
 PROMPT: Final = 2048

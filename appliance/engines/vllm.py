@@ -14,6 +14,19 @@ HEALTH: Final = "/health"
 PARALLEL: Final = 1
 ADDRESS: Final = "unix"
 FILLS: Final = True
+KEPT: Final = True
+"""It waits for many connections at once; a new one for each request costs as much as the gateway does."""
+ROUTES: Final = (
+    "/v1/responses",
+    "/v1/messages",
+    "/v1/messages/count_tokens",
+    "/v1/score",
+    "/v1/audio/transcriptions",
+    "/v1/audio/translations",
+    "/tokenize",
+    "/detokenize",
+)
+"""What it can be asked beside what every engine can."""
 HALF: Final = ("Gemma2", "Gemma3", "Glm4", "Plamo2")
 """Beginnings of architectures whose numbers leave the range of 16-bit floats, so that it refuses to try."""
 RESERVE: Final = 512 * MIB

@@ -13,6 +13,14 @@ HEALTH: Final = "/v1/models/{model}"
 PARALLEL: Final = 1
 ADDRESS: Final = "tcp"
 FILLS: Final = False
+ROUTES: Final = (
+    "/v1/messages",
+    "/v1/audio/transcriptions",
+    "/v1/audio/translations",
+    "/v1/audio/speech",
+    "/v1/images/generations",
+)
+"""What it can be asked beside what every engine can."""
 PROCESSES: Final = 2 * GIB
 """Bytes of its server, its pool and the model's process: 1.5 GiB seen with a model of 3 MB, a third on top."""
 PLAIN: Final = ("bfloat16", "float16", "float32")

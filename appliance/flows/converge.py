@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from appliance import acquire, codec, specfile, verify
+from appliance import acquire, codec, keyring, specfile, verify
 from appliance.acquire import hub, store
 from appliance.acquire import models as model_files
 from appliance.acquire.source import Carried, Source
@@ -75,7 +75,7 @@ class Terms:
     """How a plan is made, beside what is wanted."""
 
     catalog: str | None = None
-    """Path of a catalog that replaces the one that comes with this version."""
+    """Path of a catalog that replaces the one that holds here."""
     replan: bool = False
     """Plan what runs already anew too: it may get other GPUs, another engine or more context."""
     ignore: tuple[str, ...] | None = None
@@ -96,6 +96,9 @@ def planned(site: Site, edit: Edit, terms: Terms = Terms(), host: Host | None = 
     there, files = read_spec(site)
     record = site.generations.record()
     spec = specfile.check(_with_way_out(edit(there), there))
+    if not host:
+        specfile.check_guarded(spec, keys=guards(site))
+        _require_files(spec)
     hubs = access(site, spec, offline=terms.offline)
     carried = terms.bundle.models if terms.bundle else ()
     known = (*(record.deployment.models if record else ()), *carried)
@@ -106,7 +109,7 @@ def planned(site: Site, edit: Edit, terms: Terms = Terms(), host: Host | None = 
     if terms.ignore is not None and not host:
         doctor.require(site, here, spec, doctor.known(terms.ignore))
     before = record.deployment if record and not host else None
-    rows = load_catalog(terms.catalog)
+    rows = load_catalog(terms.catalog, state=site.layout.state)
     if terms.bundle:
         rows = only(rows, (*terms.bundle.artifacts, *(record.deployment.artifacts if record else ())))
 
@@ -124,6 +127,22 @@ def planned(site: Site, edit: Edit, terms: Terms = Terms(), host: Host | None = 
     if host:
         return Planned(changes=changes, pending=(), diff="", host=host, elsewhere=True)
     return _planned(site, changes, record, here)
+
+
+def guards(site: Site) -> int:
+    """Return how many keys there are; 1 where they cannot be seen. Raises SpecError on a broken file."""
+    path = site.layout.keys
+    content = site.machine.read(path, codec.MAX_BYTES)
+    if content is None:
+        return int(path.rpartition("/")[2] in site.machine.names(site.layout.etc))
+    return len(keyring.load(content, path))
+
+
+def _require_files(spec: ApplianceSpec) -> None:
+    """Raise HostError when a certificate is not there."""
+    for path in (spec.tls.certificate, spec.tls.key):
+        if path and not Path(path).is_file():
+            raise HostError(f"tls: {path} is not there", hint="--tls-certificate FILE --tls-key FILE")
 
 
 def _with_way_out(spec: ApplianceSpec, before: ApplianceSpec) -> ApplianceSpec:
@@ -240,7 +259,7 @@ def apply_plan(site: Site, deployment: Deployment, source: Source) -> Converged:
     require_rights(site)
     with lock(Path(site.layout.state, "lock"), site.command):
         _, files = read_spec(site)
-        specfile.check(deployment.spec)
+        specfile.check_guarded(specfile.check(deployment.spec), keys=guards(site))
         return bring_about(site, render(deployment, specfile.files(deployment.spec, files, site.layout)), source)
 
 
@@ -260,6 +279,7 @@ def bring_about(site: Site, changes: Changeset, source: Source, *, doubted: str 
     deployment = changes.deployment
     _preflight(site, deployment, source)
     site.progress.step("acquire", "engine, gateway and weights")
+    source = replace(source, state=site.layout.state)
     acquire.acquire(deployment, site.machine, source, site.progress)
     checks: list[verify.Check] = []
     asked = _asked(site, deployment, doubted, offline=source.offline)

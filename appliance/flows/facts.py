@@ -14,13 +14,14 @@ from pathlib import Path
 from appliance import __file__ as package
 from appliance import verify
 from appliance.acquire import store
-from appliance.catalog import catalog
+from appliance.catalog import catalog, load
 from appliance.detect import ports
 from appliance.detect.paths import place, trail
 from appliance.doctor.access import Account, Step
 from appliance.doctor.checks.gpu_use import switched
 from appliance.doctor.facts import Fabric, Facts, Installed, OptionPath, Source, Stored
 from appliance.domain.changes import Command, Record, ServiceState, Written
+from appliance.domain.deployment import Release
 from appliance.domain.host import Host
 from appliance.domain.spec import ApplianceSpec, ModelSpec
 from appliance.errors import SpecError
@@ -42,6 +43,7 @@ def gather(site: Site, host: Host, spec: ApplianceSpec | None = None) -> Facts:
     """Return the facts for `spec`; for None those of what is configured here, and of what is installed too."""
     wanted, spec_failure = (spec, ("", "")) if spec else _spec(site)
     record, record_failure = _record(site)
+    releases, catalog_failure = _releases(site)
     layout, machine = site.layout, site.machine
     listening = any(item.port == wanted.port for item in host.ports)
     states = verify.states(record.deployment, machine) if record and (listening or not spec) else ()
@@ -52,7 +54,8 @@ def gather(site: Site, host: Host, spec: ApplianceSpec | None = None) -> Facts:
         spec_failure=spec_failure,
         record=record,
         record_failure=record_failure,
-        releases=catalog().releases,
+        releases=releases,
+        catalog_failure=catalog_failure,
         installer=Account(name="root", uid=0) if layout.prefix == "/" else _self(),
         engine=_engine(site, record),
         state=place(layout.state, machine),
@@ -95,6 +98,13 @@ def _record(site: Site) -> tuple[Record | None, tuple[str, str]]:
         return site.generations.record(), ("", "")
     except SpecError as error:
         return None, (error.message, error.hint)
+
+
+def _releases(site: Site) -> tuple[tuple[Release, ...], tuple[str, str]]:
+    try:
+        return load(state=site.layout.state).releases, ("", "")
+    except SpecError as error:
+        return catalog().releases, (error.message, error.hint)
 
 
 def _self() -> Account:

@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Final
 
 from appliance import codec, specfile
+from appliance.acquire import hub
 from appliance.acquire import models as model_files
 from appliance.catalog import Catalog
 from appliance.catalog import load as load_catalog
+from appliance.catalog.models.names import Found
 from appliance.detect import detect
 from appliance.domain.deployment import Reason, Service
 from appliance.domain.host import Host
 from appliance.domain.spec import SMOKE, TASKS, ApplianceSpec, ModelSpec, Tuning
 from appliance.domain.version import version
 from appliance.errors import UsageError
-from appliance.flows.converge import Terms, read_spec
+from appliance.flows.converge import Terms, access, read_spec
 from appliance.flows.site import Site
 from appliance.plan import choose, offer, pick, size
 from appliance.plan.build import runtime_name
@@ -25,7 +27,7 @@ from appliance.plan.room import Room, pools, room
 
 ALIASES: Final = "aliases.yaml"
 """The operator's own names, beside appliance.yaml: name -> a source, or a name of the catalog."""
-SCHEMES: Final = ("hf:", "ms:", "https:", "http:", "file:", "remote:")
+SCHEMES: Final = ("hf:", "ms:", "ollama:", "https:", "http:", "file:", "remote:")
 BUILTIN: Final = "builtin:"
 REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}(@[\w.-]+)?(:[\w.-]+)?")
 FILES: Final = (".gguf", ".safetensors", ".bin", ".pt", ".pth", ".zip")
@@ -43,7 +45,7 @@ class Wish:
     quantisation: str = ""
     """`Q4_K_M`, `fp8`, `bf16` …; "" = the best that fits."""
     hub: str = "hf"
-    """`hf`, or `ms` for ModelScope."""
+    """`hf`, `ms` for ModelScope, `ollama`, or `auto`: what `hub.source` says, else the first that answers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +63,8 @@ def resolve(site: Site, asked: ModelSpec, wish: Wish, terms: Terms, host: Host |
     Raises UsageError with near names for a word that nothing is called, HostError when no form fits. With `host`, the
     choice is for that other machine, which has nothing of ours yet.
     """
-    if wish.hub not in offer.HUBS:
-        raise UsageError(f"--hub {wish.hub!r} is not known", hint="hf, or ms for ModelScope")
+    if wish.hub not in ("auto", *offer.HUBS):
+        raise UsageError(f"--hub {wish.hub!r} is not known", hint=f"auto, {', '.join(offer.HUBS)}")
     if asked.engine == "dummy" and not asked.source:
         return Resolved(model=replace(asked, source=model_files.NONE))
     word = _followed(site, asked.source or asked.name)
@@ -125,12 +127,12 @@ def _instance(name: str) -> str:
 
 
 def _known(site: Site, asked: ModelSpec, wish: Wish, terms: Terms, host: Host | None) -> Resolved:
-    from appliance.catalog.models import names  # 0.2 s that only a name of the catalog costs
+    from appliance.catalog.models import load, names  # 0.2 s that only a name of the catalog costs
 
-    word = asked.source
-    found = names.find(word)
+    word, shelf = asked.source, load(terms.catalog, state=site.layout.state)
+    found = names.find(word, shelf)
     if found is None:
-        near = names.near(word)
+        near = names.near(word, shelf)
         meant = f"did you mean {', '.join(near)}? " if near else ""
         raise UsageError(
             f"where are the files of {asked.name}? no model of the catalog is called {word!r}",
@@ -142,22 +144,34 @@ def _known(site: Site, asked: ModelSpec, wish: Wish, terms: Terms, host: Host | 
     offered = (
         one
         for entry in found.entries
-        for hub in offer.HUBS
-        for one in offer.choices(entry, hub, wish.quantisation or found.quantisation)
+        for place in offer.HUBS
+        for one in offer.choices(entry, place, wish.quantisation or found.quantisation)
     )
     chosen = next((one for one in offered if there and _stands_for(there.source, one)), None)
     if there and chosen:
         # It was chosen before, and what runs since then would only make the choice another one.
         return Resolved(model=_again(asked, there, chosen))
-    catalog, machine = load_catalog(terms.catalog), host or detect(site.machine, state=site.layout.state)
+    place = _place(site, spec, found, wish, offline=terms.offline)
+    catalog = load_catalog(terms.catalog, state=site.layout.state)
+    machine = host or detect(site.machine, state=site.layout.state)
     runtime = runtime_name(spec, machine, site.layout)
     left = room(machine) if host else _left(site, spec, machine, catalog, terms, runtime)
-    picked = pick.pick(
-        found, asked, machine, catalog, left, quantisation=wish.quantisation, hub=wish.hub, runtime=runtime
-    )
+    picked = pick.pick(found, asked, machine, catalog, left, quantisation=wish.quantisation, hub=place, runtime=runtime)
     reason = picked.reason(asked.name)
     _tell(site, reason)
     return Resolved(model=_spec(asked, picked.best), reason=reason)
+
+
+def _place(site: Site, spec: ApplianceSpec, found: Found, wish: Wish, *, offline: bool) -> str:
+    """Return the hub that the form is taken from; one that has none of the model is no choice."""
+    if wish.hub != "auto":
+        return wish.hub
+    forms = [(entry, variant) for entry in found.entries for variant in entry.variants]
+    hubs = [name for name in ("hf", "ms") if any(offer.there(entry, variant, name) for entry, variant in forms)]
+    if len(hubs) == 1:
+        site.progress.note(f"{found.entries[0].id}: {hubs[0]}:, no other hub is known to have it")
+        return hubs[0]
+    return hub.first(found.entries[0].family, access(site, spec, offline=offline))
 
 
 def _spec(asked: ModelSpec, best: pick.Fitting) -> ModelSpec:
@@ -189,6 +203,8 @@ def _tuned(tuning: Tuning, flags: dict[str, str], kind: str) -> Tuning:
 
 def _stands_for(source: str, one: offer.Choice) -> bool:
     """Whether a source is this choice, though a commit and a file's name have been written into it since."""
+    if one.hub == "ollama":
+        return hub.same(source, one.source)
     bare = re.sub(r"@[^/:]+", "", source)
     if bare == one.source or not one.quantisation:
         return bare == one.source

@@ -72,9 +72,11 @@ def uninstall(site: Site, *, purge_models: bool) -> tuple[str, ...]:
         doomed = [layout.cache, layout.log, layout.run, f"{layout.state}/generations"]
         doomed += [f"{layout.state}/engines", f"{layout.state}/gateway", f"{layout.state}/bundles"]
         doomed += [f"{layout.state}/store"] if purge_models else []
+        Path(layout.keys).unlink(missing_ok=True)
         for path in doomed:
             shutil.rmtree(path, ignore_errors=True)
-        Path(layout.state, "lock").unlink(missing_ok=True)
+        for name in ("catalog.json", "lock"):
+            Path(layout.state, name).unlink(missing_ok=True)
     for path in (f"{layout.etc}/models.d", layout.etc, layout.state):
         if Path(path).is_dir() and not any(Path(path).iterdir()):
             Path(path).rmdir()

@@ -21,6 +21,7 @@ from appliance.system.lock import lock
 ABOUT = {
     "hub.endpoint": "Hugging Face or a mirror of it (HF_ENDPOINT)",
     "hub.modelscope": "ModelScope's domain (MODELSCOPE_DOMAIN)",
+    "hub.ollama": "Ollama's registry or a mirror of it",
     "hub.source": "which hub a plain OWNER/REPO is for: auto, hf, ms",
     "hub.token-file": "file with the access token for Hugging Face, mode 0600 (HF_TOKEN)",
     "hub.offline": "never ask a hub: true, false (HF_HUB_OFFLINE)",
@@ -53,7 +54,8 @@ def values(site: Site) -> dict[str, tuple[bool, str | bool]]:
     now = hub_settings(spec.hub)
     environ = {name.lower(): value for name, value in proxies(os.environ)}
     holding: dict[str, str | bool] = {
-        "hub.endpoint": now.endpoint, "hub.modelscope": now.modelscope, "hub.source": now.source,
+        "hub.endpoint": now.endpoint, "hub.modelscope": now.modelscope, "hub.ollama": now.ollama,
+        "hub.source": now.source,
         "hub.token-file": now.token_file, "hub.offline": now.offline,
         "proxy.https": spec.proxy.https or environ.get("https_proxy", ""),
         "proxy.none": spec.proxy.none or environ.get("no_proxy", ""),

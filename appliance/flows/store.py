@@ -1,6 +1,7 @@
-"""The verbs about weights on the disk: bring a model here, take one away, take away all that nobody needs."""
+"""The verbs about what lies on the disk: bring a model here, take one away, take away all that nobody needs."""
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,17 +15,22 @@ from appliance.flows.site import Site, require_rights
 from appliance.system.lock import lock
 from appliance.system.machine import sync
 
+MODEL = "model"
+PARTS = {"engines": "engine", "gateway": "gateway"}
+"""Directories of the state directory that artifacts are put into -> what lies there."""
+GONE = ".gone"
+"""End of the name of what was being removed when somebody was killed."""
 SHORTEST = 6
 """Characters of a digest that are enough where they fit one model only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One model in the store, or what is left of a download."""
+    """One model in the store, what is left of a download, an engine's environment, or an unpacked gateway."""
 
     path: str
     digest: str
-    """"" for a download."""
+    """"" for a download; of an engine or a gateway the part that its directory is called by."""
     size: int
     """Bytes on the disk that are freed when it goes; a file that is linked elsewhere, too, counts all the same."""
     names: tuple[str, ...] = ()
@@ -32,7 +38,9 @@ class Entry:
     served: tuple[str, ...] = ()
     """Models that it is served as."""
     kept: tuple[int, ...] = ()
-    """Generations that a rollback could reach and that serve it."""
+    """Generations that a rollback could reach and that need it."""
+    kind: str = MODEL
+    """`model`, `download`, `engine` or `gateway`."""
 
 
 def pull(site: Site, source: str, *, offline: bool = False) -> Model:
@@ -70,10 +78,37 @@ def entries(site: Site) -> tuple[Entry, ...]:
         )  # fmt: skip
     room = keep.room(state)
     found += [
-        Entry(path=str(path), digest="", size=_size(path), names=("unfinished download",))
+        Entry(path=str(path), digest="", size=_size(path), names=("unfinished download",), kind="download")
         for path in (sorted(room.iterdir()) if room.is_dir() else [])
     ]
-    return tuple(sorted(found, key=lambda one: -one.size))
+    return tuple(sorted((*found, *_environments(site)), key=lambda one: -one.size))
+
+
+def _environments(site: Site) -> Iterator[Entry]:
+    """Yield engines and gateways with who needs them. What is being made (`.NAME.new`) belongs to whoever makes it."""
+    record = site.generations.record()
+    now = _needed(record.deployment) if record else {}
+    before = {number: _needed(one) for number, one in _generations(site).items()}
+    for part, kind in PARTS.items():
+        home = Path(site.layout.state, part)
+        for path in sorted(home.iterdir()) if home.is_dir() else []:
+            if path.name.startswith(".") and not path.name.endswith(GONE):
+                continue
+            digest = path.name.rpartition("-")[2]
+            kept = tuple(sorted(number for number, needed in before.items() if digest in needed))
+            yield Entry(
+                path=str(path), digest=digest, size=_size(path), names=(path.name,), served=now.get(digest, ()),
+                kept=kept, kind=kind,
+            )  # fmt: skip
+
+
+def _needed(deployment: Deployment) -> dict[str, tuple[str, ...]]:
+    """Return the end of a directory's name -> the models, or the gateway, that need what lies there."""
+    found = {artifact.digest[:16]: (artifact.name,) for artifact in deployment.artifacts}
+    for service in deployment.services:
+        for digest in service.artifacts:
+            found[digest[:16]] = tuple(dict.fromkeys((*found.get(digest[:16], ()), service.model)))
+    return {**found, Path(deployment.gateway.root).name: ("gateway",)}
 
 
 def remove(site: Site, word: str) -> Entry:
@@ -87,7 +122,7 @@ def remove(site: Site, word: str) -> Entry:
 
 def choose(there: tuple[Entry, ...], word: str) -> Entry:
     """Return the model of that name, source or beginning of a digest. Raises SpecError."""
-    models_ = [one for one in there if one.digest and not one.digest.startswith(".")]
+    models_ = [one for one in there if one.kind == MODEL and not one.digest.startswith(".")]
     fitting = [one for one in models_ if word in one.names or any(hub.same(name, word) for name in one.names)]
     fitting = fitting or [one for one in models_ if len(word) >= SHORTEST and one.digest.startswith(word)]
     if not fitting:
@@ -105,7 +140,7 @@ def choose(there: tuple[Entry, ...], word: str) -> Entry:
 
 
 def unused(there: tuple[Entry, ...]) -> tuple[Entry, ...]:
-    """Return what no model of any generation that is kept needs."""
+    """Return what no generation that is kept needs."""
     return tuple(one for one in there if not one.served and not one.kept)
 
 
@@ -126,11 +161,15 @@ def _remove(site: Site, entry: Entry) -> None:
         path.unlink(missing_ok=True)
         return
     # Out of sight with one rename: what shows under its digest is whole.
-    doomed = path.with_name(f".{path.name}.gone")
+    doomed = path if path.name.endswith(GONE) else path.with_name(f".{path.name}{GONE}")
+    if doomed == path:
+        shutil.rmtree(doomed)
+        return
     shutil.rmtree(doomed, ignore_errors=True)
     path.rename(doomed)
     sync(path.parent)
-    (keep.sources(site.layout.state) / f"{entry.digest}.json").unlink(missing_ok=True)
+    if entry.kind == MODEL:
+        (keep.sources(site.layout.state) / f"{entry.digest}.json").unlink(missing_ok=True)
     shutil.rmtree(doomed)
 
 
@@ -158,4 +197,4 @@ def _generations(site: Site) -> dict[int, Deployment]:
 def _size(path: Path) -> int:
     if path.is_file():
         return path.stat().st_size
-    return sum(one.stat().st_size for one in path.rglob("*") if one.is_file())
+    return sum(one.lstat().st_size for one in path.rglob("*") if one.is_file() or one.is_symlink())

@@ -1,13 +1,26 @@
 """Puts the decisions together into one Deployment."""
 
+import ipaddress
 from collections.abc import Iterator
 from dataclasses import replace
 
 from appliance.catalog import Catalog, providers
-from appliance.domain.deployment import Deployment, Gateway, Layout, Model, Reason, Refusal, Remote, Route, Service
+from appliance.domain.deployment import (
+    Certificate,
+    Deployment,
+    Gateway,
+    Layout,
+    Model,
+    Reason,
+    Refusal,
+    Remote,
+    Route,
+    Service,
+)
 from appliance.domain.host import Host
 from appliance.domain.spec import ApplianceSpec, ModelSpec
-from appliance.engines import engine, health, upstream
+from appliance.domain.version import version
+from appliance.engines import bound, engine, health, keeps, paths, upstream
 from appliance.errors import HostError
 from appliance.gateway import TRIPLETS
 from appliance.plan import choose, keep, ladder, share, size, wishes, words
@@ -26,6 +39,10 @@ BESIDE_GPUS = 16
 """Threads of an engine that computes on GPUs."""
 PORTS = range(18100, 19100)
 """Where engines listen that know no unix sockets, on 127.0.0.1 only."""
+CA_FILE = "/etc/ssl/certs/ca-certificates.crt"
+"""Where the distributions that we know keep the certificates that they trust."""
+HTTP2_DIRECTIVE = {"debian": (13,), "ubuntu": (25, 4)}
+"""Distribution -> the release from which on its nginx has `http2 on`; earlier ones say it where they listen."""
 ACCOUNTS = ("llm-engine", "llm-gateway", "llm-appliance")
 """User of the engines, user of the gateway, group of both."""
 
@@ -244,6 +261,7 @@ def _gateway(spec: ApplianceSpec, services: tuple[Service, ...], layout: Layout,
     by_model: dict[str, list[Service]] = {}
     for service in services:
         by_model.setdefault(service.model, []).append(service)
+    tls = Certificate(certificate=spec.tls.certificate, key=spec.tls.key, http2_listens=_http2_listens(host))
     return Gateway(
         host=spec.host,
         port=spec.port,
@@ -253,14 +271,38 @@ def _gateway(spec: ApplianceSpec, services: tuple[Service, ...], layout: Layout,
         triplet=triplet,
         workers=min(host.cpus, 8),
         routes=tuple(
-            Route(
-                name=name,
-                upstream_model=name if name != item.name else upstream(by_model[name][0]),
-                health=health(by_model[item.name][0]),
-                replicas=tuple((service.name, service.address) for service in by_model[item.name]),
-                remote=by_model[item.name][0].remote,
-            )
+            _route(name, item, by_model[item.name])
             for item in spec.models
             for name in (item.name, *(name for name, _ in item.adapters))
         ),
+        aliases=tuple((alias, item.name) for item in spec.models for alias in item.serving.aliases),
+        splits=spec.splits,
+        open=spec.insecure or ipaddress.ip_address(spec.host).is_loopback,
+        cors=spec.cors,
+        tls=tls if tls.certificate else None,
+        ca_file=CA_FILE,
     )
+
+
+def _route(name: str, item: ModelSpec, replicas: list[Service]) -> Route:
+    """Return how a model is reached, under its own name or that of an adapter."""
+    first, serving = replicas[0], item.serving
+    return Route(
+        name=name,
+        upstream_model=name if name != item.name else upstream(first),
+        health=health(first),
+        replicas=tuple((service.name, service.address) for service in replicas),
+        remote=first.remote,
+        paths=paths(first, serving.expose),
+        balance=serving.balance,
+        limit=serving.limit or bound(first),
+        queue=serving.queue,
+        resend=serving.retry == "before_first_byte",
+        fallback=serving.fallback,
+        keepalive=keeps(first),
+    )
+
+
+def _http2_listens(host: Host) -> bool:
+    """Tell whether this distribution's nginx is older than 1.25.1."""
+    return version(host.os_version) < HTTP2_DIRECTIVE.get(host.os, (99,))

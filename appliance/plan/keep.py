@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from appliance.domain.deployment import Deployment, Model, Reason, Service
 from appliance.domain.host import Host
-from appliance.domain.spec import ApplianceSpec
+from appliance.domain.spec import ApplianceSpec, ModelSpec, Serving
 from appliance.engines import engines
 from appliance.plan.room import pools, summed
 
@@ -28,12 +28,20 @@ def kept(spec: ApplianceSpec, models: tuple[Model, ...], host: Host, before: Dep
             for service in before.services
             if service.model == item.name
         )
-        same = wishes.get(item.name) == item and earlier.get(item.name) == digests[item.name]
+        same = (
+            _as_engine_sees(wishes.get(item.name)) == _as_engine_sees(item)
+            and earlier.get(item.name) == digests[item.name]
+        )
         if same and services and all(_there(service, host) for service in services) and _fits(taken + services, host):
             taken += services
             about = (f"engine for {item.name}", f"memory of {item.name}", f"trust in {item.name}")
             found[item.name] = (services, tuple(one for one in before.reasons if one.subject in about))
     return found
+
+
+def _as_engine_sees(item: ModelSpec | None) -> ModelSpec | None:
+    """Return a wish without what only the gateway is told."""
+    return replace(item, serving=Serving()) if item else None
 
 
 def _there(service: Service, host: Host) -> bool:

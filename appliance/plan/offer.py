@@ -12,7 +12,9 @@ from appliance.plan.outline import outline
 
 TOLD: Final = 16
 """Forms that are named where the one asked for is not known."""
-HUBS: Final = ("hf", "ms")
+HUBS: Final = {"hf": "Hugging Face", "ms": "ModelScope", "ollama": "Ollama"}
+USUAL: Final = ("Q4_K_M", "Q4_K", "MXFP4", "Q8_0")
+"""What Ollama's tag of a size is quantised in, the first of these that the model is known in (inferred)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,8 @@ class Choice:
     @property
     def source(self) -> str:
         """Return where it comes from, as a spec says it."""
+        if self.hub == "ollama":
+            return f"ollama:{self.entry.ollama}"
         repository = self.variant.ms if self.hub == "ms" else self.variant.hf
         return f"{self.hub}:{repository}" + (f":{self.quantisation}" if self.quantisation else "")
 
@@ -47,10 +51,23 @@ def choices(entry: Entry, hub: str = "hf", quantisation: str = "") -> tuple[Choi
     found = [
         Choice(entry=entry, variant=variant, quantisation=name, hub=hub, weights=outline(entry, variant, name))
         for variant in entry.variants
-        if (variant.ms if hub == "ms" else variant.hf)
+        if there(entry, variant, hub)
         for name in (formats.matching(variant, quantisation) if quantisation else formats.ladder(variant))
     ]
+    if hub == "ollama":  # a tag is one file, in one quantisation
+        names = (name for variant in entry.variants for name in variant.quantisations)
+        first = min(
+            names, key=lambda name: USUAL.index(name.upper()) if name.upper() in USUAL else len(USUAL), default=""
+        )
+        return tuple(one for one in found if one.quantisation == first)[:1]
     return tuple(sorted(found, key=_quality))
+
+
+def there(entry: Entry, variant: Variant, hub: str) -> bool:
+    """Tell whether a form of a model is published on a hub."""
+    if hub == "ollama":
+        return bool(entry.ollama) and variant.format == "gguf"
+    return bool(variant.ms if hub == "ms" else variant.hf)
 
 
 def offers(found: Found, quantisation: str, hub: str) -> tuple[Choice, ...]:
@@ -69,11 +86,10 @@ def _quality(one: Choice) -> tuple[bool, int, int, int]:
 
 def no_form(found: Found, quantisation: str, hub: str) -> HostError:
     """Return the error for a form that nothing is published in."""
-    there = [one for entry in found.entries for one in entry.variants if (one.ms if hub == "ms" else one.hf)]
-    names = dict.fromkeys(name for one in there for name in (one.quantisations or (one.format,)))
+    known = [one for entry in found.entries for one in entry.variants if there(entry, one, hub)]
+    names = dict.fromkeys(name for one in known for name in (one.quantisations or (one.format,)))
     which = found.entries[0].id if len(found.entries) == 1 else found.entries[0].family
-    where = "ModelScope" if hub == "ms" else "Hugging Face"
     what = f"in {quantisation}" if quantisation else "in 4 bits or more"
     return HostError(
-        f"the catalog knows no {which} {what} at {where}", hint=f"there are: {', '.join([*names][:TOLD]) or 'none'}"
+        f"the catalog knows no {which} {what} at {HUBS[hub]}", hint=f"there are: {', '.join([*names][:TOLD]) or 'none'}"
     )

@@ -34,7 +34,9 @@ def pages(deployment: Deployment, units: tuple[Unit, ...]) -> tuple[Page, ...]:
             template="supervisord/supervisord.conf.j2",
             names={
                 "units": tuple((program(item.service.name), item) for item in units),
-                "gateway": deployment.gateway,
+                "gateway": deployment.gateway.program_only,
+                "listen": deployment.spec.listen,
+                "inside": deployment.layout.inside,
                 "layout": deployment.layout,
                 "user": deployment.user,
                 "gateway_user": deployment.gateway_user,

@@ -1,6 +1,5 @@
 """systemd: one umbrella unit, one unit for the gateway, one for each replica, all PartOf the umbrella."""
 
-from dataclasses import replace
 from typing import Final
 
 from appliance.domain.changes import Command, Completed, Page, ServiceState, Unit
@@ -62,7 +61,7 @@ def pages(deployment: Deployment, units: tuple[Unit, ...]) -> tuple[Page, ...]:
             template="systemd/gateway.service.j2",
             names={
                 # Without its routes: nginx rereads them, and another model must not restart the gateway.
-                "gateway": replace(deployment.gateway, routes=()),
+                "gateway": deployment.gateway.program_only,
                 "layout": layout,
                 "user": deployment.gateway_user,
                 "group": deployment.group,

@@ -36,8 +36,10 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def call(address: str, path: str, *, payload: object = None, body: bytes = b"", timeout: float = 5) -> Response:
-    """GET `path`, or POST `payload` as JSON or `body` as XML, at `unix:/path` or `host:port`; `timeout` in seconds."""
+def call(
+    address: str, path: str, *, payload: object = None, body: bytes = b"", kind: str = "text/xml", timeout: float = 5
+) -> Response:
+    """GET `path`, or POST `payload` as JSON or `body` of that `kind`, at `unix:/path` or `host:port`."""
     connection: http.client.HTTPConnection
     if address.startswith("unix:"):
         connection = _UnixConnection(address.removeprefix("unix:"), timeout)
@@ -45,7 +47,7 @@ def call(address: str, path: str, *, payload: object = None, body: bytes = b"", 
         host, _, port = address.rpartition(":")
         connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=timeout)
     content = body if payload is None else json.dumps(payload).encode()
-    headers = {"Content-Type": "text/xml" if body else "application/json"} if content else {}
+    headers = {"Content-Type": kind if body else "application/json"} if content else {}
     try:
         connection.request("POST" if content else "GET", path, content or None, headers)
         response = connection.getresponse()

@@ -23,6 +23,11 @@ TRIES = 6
 PAUSE = 1.0
 """Seconds before the second try; each further pause is twice as long, up to half a minute."""
 
+AHEAD = 8
+"""Blocks of a file that wait for being digested."""
+STRIDE = 64 << 20
+"""Bytes after which the kernel is told to begin to write: else the end of a file would wait for the whole of it."""
+
 OnBytes = Callable[[int], None]
 
 
@@ -119,15 +124,45 @@ def _bring(wanted: Wanted, certificates: str, said: OnBytes, stop: threading.Eve
     sync(wanted.target.parent)
 
 
+class _Digest:
+    """SHA-256 by a thread of its own: the next bytes come meanwhile."""
+
+    def __init__(self) -> None:
+        self._sha = hashlib.sha256()
+        self._blocks: queue.Queue[bytes | memoryview | None] = queue.Queue(AHEAD)
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        while (block := self._blocks.get()) is not None:
+            self._sha.update(block)
+
+    def update(self, block: bytes | memoryview) -> None:
+        """Digest bytes that nobody changes any more."""
+        self._blocks.put(block)
+
+    def close(self) -> None:
+        """End the thread when all is digested."""
+        if self._thread.is_alive():
+            self._blocks.put(None)
+            self._thread.join()
+
+    def hexdigest(self) -> str:
+        """Return the digest of everything."""
+        self.close()
+        return self._sha.hexdigest()
+
+
 class _Draft:
     """The half file on the disk, and the digest of what it holds."""
 
     def __init__(self, path: Path, wanted: Wanted, said: OnBytes) -> None:
         self.wanted, self.said = wanted, said
-        self.digest = hashlib.sha256()
+        self.digest = _Digest()
         self.have = 0
         self.over = 0
         """Bytes that came beyond those that were promised."""
+        self._flushed = 0
         self._stream = path.open("a+b", buffering=0)
         if self._stream.seek(0, os.SEEK_END) > wanted.size:
             self._stream.truncate(0)
@@ -135,12 +170,14 @@ class _Draft:
         while block := self._stream.read(4 * BLOCK):
             self.digest.update(block)
             self.have += len(block)
+        self._flushed = self.have
         self.said(self.have)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.digest.close()
         with suppress(OSError):
             os.fsync(self._stream.fileno())
         self._stream.close()
@@ -155,12 +192,16 @@ class _Draft:
         self.digest.update(block)
         self.have += len(block)
         self.said(len(block))
+        if self.have - self._flushed >= STRIDE:
+            os.posix_fadvise(self._stream.fileno(), self._flushed, STRIDE, os.POSIX_FADV_DONTNEED)
+            self._flushed += STRIDE
 
     def empty(self) -> None:
         """Begin again."""
         self._stream.truncate(0)
         self.said(-self.have)
-        self.digest, self.have = hashlib.sha256(), 0
+        self.digest.close()
+        self.digest, self.have, self._flushed = _Digest(), 0, 0
 
 
 def _fill(draft: _Draft, certificates: str, stop: threading.Event) -> None:

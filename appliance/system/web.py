@@ -149,17 +149,22 @@ def patiently(
     raise AssertionError("never reached")
 
 
-def document(remote: Remote, *, certificates: str = "", limit: int = 64 << 20, timeout: float = TIMEOUT) -> Any:
-    """Return the JSON document that is there. Raises WebError."""
+def content(remote: Remote, *, certificates: str = "", limit: int = 64 << 20, timeout: float = TIMEOUT) -> bytes:
+    """Return a small file whole. Raises WebError."""
     with ask(remote, certificates=certificates, timeout=timeout) as response:
         try:
-            content = response.read(limit + 1)
+            found = response.read(limit + 1)
         except (OSError, http.client.HTTPException) as error:
             raise broken(remote.url, error) from None
-    if len(content) > limit:
+    if len(found) > limit:
         raise WebError(remote.url, kind="other", reason=f"it sends more than {limit:,} bytes")
+    return found
+
+
+def document(remote: Remote, *, certificates: str = "", limit: int = 64 << 20, timeout: float = TIMEOUT) -> Any:
+    """Return the JSON document that is there. Raises WebError."""
     try:
-        return json.loads(content)
+        return json.loads(content(remote, certificates=certificates, limit=limit, timeout=timeout))
     except (ValueError, RecursionError):
         raise WebError(remote.url, kind="other", reason="what it sends is no JSON") from None
 

@@ -1,401 +1,124 @@
---- The gateway's decisions: which model a request is for, which replica takes it, and what is said when none can.
+--- The gateway, phase by phase: whose request it is, which model it is for, who takes it, and what is noted of it.
 
+package.path = ngx.config.prefix() .. "?.lua;" .. package.path
+
+local balance = require "gateway.balance"
 local balancer = require "ngx.balancer"
+local base = require "resty.core.base"
+local body = require "gateway.body"
 local cjson = require "cjson.safe"
-local ffi = require "ffi"
+local counts = require "gateway.counts"
+local errors = require "gateway.errors"
+local health = require "gateway.health"
+local keys = require "gateway.keys"
+local limits = require "gateway.limits"
+local metrics = require "gateway.metrics"
+local own = require "gateway.own"
+local paths = require "gateway.paths"
+local queue = require "gateway.queue"
+local remote = require "gateway.remote"
+local requests = require "gateway.requests"
+local routes = require "gateway.routes"
+local usage = require "gateway.usage"
 
-local HERE = ngx.config.prefix()
-local scan = dofile(HERE .. "scan.lua")
-
-ffi.cdef "int kill(int pid, int sig);"
-
-local ROUTES_FILE = HERE .. "gateway.json"
-local REREAD_EVERY, PROBE_EVERY = 0.25, 1 -- seconds
-local PROBE_TIMEOUT = 1000 -- milliseconds
-local PROBE = "GET %s HTTP/1.1\r\nHost: engine\r\nConnection: close\r\n\r\n"
-local RETRY_AFTER = 5 -- seconds
-local LONGEST_NAME = 100 -- bytes of a wrong name that we repeat or compare
+local REREAD_EVERY = 0.25 -- seconds
 local LOADING = "Loading model" -- what llama.cpp's server says with its 503
-local MISSING = "no such file or directory" -- as nginx words it
-local ENOENT = 2
+local LONGEST_HELD_BACK = 65536 -- bytes of a provider's error
 local NGX_BUSY = -3 -- ngx.exit(502) in a balancer becomes a 500
+local RETRY_AFTER = errors.RETRY_AFTER
 
-local M = {}
-package.loaded.gateway = M
+local floor = math.floor
+local get_request, refuse = base.get_request, errors.refuse
 
--- Shared by the nginx workers, and kept through a reload:
---   state:ADDRESS    "starting", "up" or "down"; absent = not asked yet
---   flight:ADDRESS   requests that the replica works on
---   held:PID:ADDRESS how many of them belong to one nginx worker
---   used:ADDRESS     place in the order of use
---   created:MODEL    when the gateway first knew it, in seconds since 1970
-local shared = ngx.shared.gateway
+-- Global, because a `require` in each phase of each request is felt.
+gateway = {}
+local M = gateway
 
-local pid
+---------------------------------------------------------------------------------------------------- access
 
----------------------------------------------------------------------------------------------------- routes
-
--- models by name; names sorted; the path to ask for health by replica's address.
-local routes = { models = {}, names = {}, addresses = {} }
-local routes_text = false
-
-local function is_model(model)
-    if type(model) ~= "table" or type(model.upstream_model) ~= "string" or type(model.replicas) ~= "table" then
-        return false
-    end
-    for _, replica in ipairs(model.replicas) do
-        if type(replica) ~= "table" or type(replica.name) ~= "string" or type(replica.address) ~= "string" then
-            return false
-        end
-    end
-    return #model.replicas > 0 and type(model.health or "") == "string"
+local function refuse_starting(model, seconds)
+    local since = seconds and seconds > 1 and ", since " .. seconds .. " s" or ""
+    return refuse(
+        503, "model_starting", "the model '" .. model.name .. "' is starting" .. since .. "; try again in a moment",
+        RETRY_AFTER
+    )
 end
 
-local function parse_routes(text)
-    local document, problem = cjson.decode(text)
-    if type(document) ~= "table" or document.version ~= 1 or type(document.models) ~= "table" then
-        return nil, problem or "not a document of version 1"
-    end
-    local found = { models = document.models, names = {}, addresses = {} }
-    for name, model in pairs(document.models) do
-        if not is_model(model) then
-            return nil, "model " .. name .. " lacks upstream_model or replicas"
-        end
-        found.names[#found.names + 1] = name
-        for _, replica in ipairs(model.replicas) do
-            found.addresses[replica.address] = model.health or "/health"
-        end
-    end
-    table.sort(found.names)
-    return found
+local function refuse_method(allowed, method)
+    ngx.header.allow = allowed == "GET" and "GET, HEAD" or allowed
+    return refuse(405, "method_not_allowed", "use " .. allowed .. " here, not " .. errors.shown(method))
 end
 
-local function read_file(path)
-    local file, problem = io.open(path, "rb")
-    if not file then
-        return nil, problem
-    end
-    local text = file:read("*a")
-    file:close()
-    return text
+-- Whether something of a model answers, so that another need not stand in for it.
+local function serves(model)
+    local state = health.state_of(model)
+    return state == "up"
 end
 
----------------------------------------------------------------------------------------------------- health
-
--- A connect to a socket that is not there yet is a line in nginx's log, each time; a look is none.
-local function socket_exists(address)
-    local file, _, code = io.open(address:match("^unix:(.*)$") or "/")
-    if file then
-        file:close()
-    end
-    return code ~= ENOENT
+-- The one that answers for a model that does not: the operator's choice, if that is any better.
+local function stand_in(model)
+    local other = model.fallback and routes.models[model.fallback]
+    return other and serves(other) and other or nil
 end
 
--- Ask a replica how it is: the status code, or why there is none.
-local function ask(address, path)
-    if not socket_exists(address) then
-        return MISSING
-    end
-    local socket = ngx.socket.tcp()
-    socket:settimeouts(PROBE_TIMEOUT, PROBE_TIMEOUT, PROBE_TIMEOUT)
-    local host, port = address:match("^(.*):(%d+)$")
-    local ok, problem
-    if port then
-        ok, problem = socket:connect(host, tonumber(port))
+-- Says which replica gets a request first; false where none serves.
+local function take(one, model)
+    if model.simple then
+        one.first = balance.first(model)
     else
-        ok, problem = socket:connect(address)
+        one.candidates = balance.candidates(model, one.conversation)
+        one.first = one.candidates[1]
     end
-    if not ok then
-        return problem
-    end
-    local line
-    ok, problem = socket:send(PROBE:format(path))
-    if ok then
-        line, problem = socket:receive("*l")
-    end
-    if line then
-        -- Unread bytes at the close would look to the engine like a client that broke off.
-        socket:receiveany(8192)
-    end
-    socket:close()
-    return line and line:match("^HTTP/1%.%d (%d%d%d)") or problem
+    return one.first ~= nil
 end
 
--- What an answer makes of a replica that was in the state `before`.
-local function next_state(before, answer)
-    if answer == "200" then
-        return "up"
-    elseif answer == "503" or answer == MISSING then
-        return "starting"
-    elseif answer == "timeout" then
-        -- An engine under load may be too busy to say how it is.
-        return before == "up" and "up" or "starting"
+-- The replicas for a model, or for the one that stands in for it; ends the request where there are none.
+local function choose(one, model, entry)
+    if model.fallback and not serves(model) then
+        local other = stand_in(model)
+        model = other and paths.upstream(other, entry) and other or model
     end
-    return (before == "up" or before == "down") and "down" or "starting"
-end
-
-local function look(address)
-    local key = "state:" .. address
-    local answer = ask(address, routes.addresses[address] or "/health")
-    shared:set(key, next_state(shared:get(key), answer))
-end
-
-local function probe(address)
-    if not shared:add("probing:" .. address, true, 5) then
-        return
+    one.model = model
+    if model.balance == "prefix" then
+        one.conversation = body.conversation()
     end
-    look(address)
-    shared:delete("probing:" .. address)
-end
-
--- Have a replica that is new or just failed looked at, now instead of at the next round.
-local function suspect(address)
-    ngx.timer.at(0, function(premature)
-        if not premature then
-            probe(address)
+    if not take(one, model) then
+        -- One may be up since the last round: who started it and asks at once is to get an answer.
+        for _, replica in ipairs(model.replicas) do
+            health.look(replica)
         end
-    end)
-end
-
--- Give back what a killed nginx worker held, and forget replicas that are gone.
-local function sweep()
-    for _, key in ipairs(shared:get_keys(0)) do
-        local owner, address = key:match("^held:(%d+):(.*)$")
-        if owner and ffi.C.kill(tonumber(owner), 0) ~= 0 then
-            shared:incr("flight:" .. address, -(shared:get(key) or 0), 0)
-            shared:delete(key)
-        end
-        address = key:match("^state:(.*)$")
-        if address and not routes.addresses[address] then
-            shared:delete(key)
+        if not take(one, model) then
+            local _, seconds = health.state_of(model)
+            return refuse_starting(model, seconds)
         end
     end
+    return model
 end
 
-local function probe_all()
-    -- Each nginx worker comes by; the first one in each round does the work.
-    if not shared:add("prober", true, PROBE_EVERY * 0.9) then
-        return
+-- nginx's upstream and the path there, joined once for each.
+local function joined(upstream)
+    return setmetatable({}, {
+        __index = function(self, path)
+            self[path] = upstream .. path
+            return self[path]
+        end,
+    })
+end
+
+local targets = { [false] = joined("engines"), [true] = joined("engines_kept") }
+
+local function forward(one, entry, path_name)
+    local key = one.key
+    if path_name and not (routes.knows(path_name) and own.may(key, path_name)) then
+        return own.refuse_unknown(key, path_name)
     end
-    sweep()
-    for address in pairs(routes.addresses) do
-        ngx.thread.spawn(probe, address)
+    local status, code, message = body.read()
+    if status then
+        return refuse(status, code, message)
     end
-end
-
-local function state_of(model)
-    local best = "down"
-    for _, replica in ipairs(model.replicas) do
-        local state = shared:get("state:" .. replica.address) or "starting"
-        if state == "up" then
-            return state
-        elseif state == "starting" then
-            best = state
-        end
-    end
-    return best
-end
-
-local function reread_routes()
-    local text, problem = read_file(ROUTES_FILE)
-    if text == routes_text then
-        return
-    end
-    routes_text = text
-    local found
-    if text then
-        found, problem = parse_routes(text)
-    end
-    if not found then
-        ngx.log(ngx.ERR, ROUTES_FILE, " is not taken, the routes stay as they are: ", problem)
-        return
-    end
-    routes = found
-    for _, name in ipairs(found.names) do
-        shared:add("created:" .. name, ngx.time())
-    end
-    for address in pairs(found.addresses) do
-        if not shared:get("state:" .. address) then
-            suspect(address)
-        end
-    end
-end
-
----------------------------------------------------------------------------------------------------- balance
-
-local function better(one, other)
-    if one.down ~= other.down then
-        return other.down
-    elseif one.flight ~= other.flight then
-        return one.flight < other.flight
-    end
-    return one.used < other.used
-end
-
--- The replicas worth trying, best first: living before dead, then fewest in flight, then least recently used.
-local function candidates(model)
-    local found = {}
-    for _, replica in ipairs(model.replicas) do
-        local address = replica.address
-        local state = shared:get("state:" .. address)
-        if state ~= "starting" then
-            found[#found + 1] = {
-                name = replica.name,
-                address = address,
-                down = state == "down",
-                flight = shared:get("flight:" .. address) or 0,
-                used = shared:get("used:" .. address) or 0,
-            }
-        end
-    end
-    table.sort(found, better)
-    return found
-end
-
-local function count(address, step)
-    shared:incr("flight:" .. address, step, 0)
-    shared:incr("held:" .. pid .. ":" .. address, step, 0)
-end
-
-local function hold(replica)
-    count(replica.address, 1)
-    shared:set("used:" .. replica.address, shared:incr("sequence", 1, 0))
-    -- In variables, because an error page clears ngx.ctx before the request is over.
-    ngx.var.gw_address = replica.address
-    ngx.var.gw_replica = replica.name
-end
-
-local function release()
-    local address = ngx.var.gw_address
-    if address and address ~= "" then
-        count(address, -1)
-        ngx.var.gw_address = ""
-    end
-end
-
----------------------------------------------------------------------------------------------------- answers
-
-local function answer(status, text)
-    ngx.status = status
-    ngx.header.content_type = "application/json"
-    ngx.header.content_length = #text
-    ngx.print(text)
-    return ngx.exit(ngx.HTTP_OK)
-end
-
-local function error_text(status, code, message)
-    local kind = status < 500 and "invalid_request_error" or "server_error"
-    return cjson.encode({ error = { message = message, type = kind, param = cjson.null, code = code } })
-end
-
-local function refuse(status, code, message)
-    return answer(status, error_text(status, code, message))
-end
-
-local function starting_text(name)
-    return error_text(503, "model_starting", "the model '" .. name .. "' is starting; try again in a moment")
-end
-
-local function refuse_starting(name)
-    ngx.header.retry_after = RETRY_AFTER
-    return answer(503, starting_text(name))
-end
-
--- Number of letters to insert, delete or exchange to make one name of the other (Levenshtein).
-local function distance(one, other)
-    local row = {}
-    for column = 0, #other do
-        row[column] = column
-    end
-    for line = 1, #one do
-        local diagonal
-        diagonal, row[0] = row[0], line
-        for column = 1, #other do
-            local exchange = diagonal + (one:byte(line) == other:byte(column) and 0 or 1)
-            diagonal = row[column]
-            row[column] = math.min(exchange, row[column] + 1, row[column - 1] + 1)
-        end
-    end
-    return row[#other]
-end
-
--- The known name most like a wrong one, if any is.
-local function nearest(wrong)
-    local best, least
-    for _, name in ipairs(routes.names) do
-        local changes = distance(wrong:lower(), name:lower())
-        if changes <= math.max(2, #name / 3) and (not least or changes < least) then
-            best, least = name, changes
-        end
-    end
-    return best
-end
-
-local function refuse_unknown(name)
-    local shown = name:sub(1, LONGEST_NAME)
-    local near = nearest(shown)
-    -- A name in no known encoding would make our answer invalid JSON.
-    local message = "the model '" .. shown:gsub("[^%w%p ]", "?") .. "' does not exist"
-    return refuse(404, "model_not_found", message .. (near and "; did you mean '" .. near .. "'?" or ""))
-end
-
-local function card(name)
-    local created = shared:get("created:" .. name) or ngx.time()
-    return cjson.encode({ id = name, object = "model", created = created, owned_by = "llm-appliance" })
-end
-
----------------------------------------------------------------------------------------------------- endpoints
-
--- Each takes the model's name from the path, if it has one there, and the engine's path.
-
-local function health()
-    local models = {}
-    for name, model in pairs(routes.models) do
-        models[name] = state_of(model)
-        if models[name] ~= "up" then
-            -- Whoever waits for a model that starts learns it at once, not at the next round.
-            for _, replica in ipairs(model.replicas) do
-                suspect(replica.address)
-            end
-        end
-    end
-    return answer(200, cjson.encode({ status = "ok", models = models }))
-end
-
-local function list_models(only)
-    if only and not routes.models[only] then
-        return refuse_unknown(only)
-    end
-    local cards = {}
-    for _, name in ipairs(only and { only } or routes.names) do
-        cards[#cards + 1] = card(name)
-    end
-    return answer(200, '{"object":"list","data":[' .. table.concat(cards, ",") .. "]}")
-end
-
-local function show_model(name)
-    if not routes.models[name] then
-        return refuse_unknown(name)
-    end
-    return answer(200, card(name))
-end
-
-local function read_body()
-    ngx.req.read_body()
-    local text = ngx.req.get_body_data()
-    if text then
-        return text
-    end
-    local path = ngx.req.get_body_file()
-    return path and read_file(path) or ""
-end
-
-local function forward(path_name, path)
-    if path_name and not routes.models[path_name] then
-        return refuse_unknown(path_name)
-    end
-    local body = read_body()
-    local problem, body_name, first, last = scan.model(body)
+    local form = entry.form and ngx.var.content_type
+    form = form and form:lower():find("multipart/form-data", 1, true) and form or nil
+    local problem, body_name, first, last = body.model(form)
     if problem then
         return refuse(400, "invalid_body", problem)
     end
@@ -403,128 +126,291 @@ local function forward(path_name, path)
     if not name then
         return refuse(400, "model_missing", "`model` is missing; GET /v1/models lists the models")
     end
-    local model = routes.models[name]
-    if not model then
-        return refuse_unknown(name)
+    local model = routes.find(name)
+    if not model or not own.may(key, name) then
+        return own.refuse_unknown(key, name)
     end
-    local found = candidates(model)
-    ngx.var.gw_model = name
-    if #found == 0 then
-        -- One may be up since the last round: who started it and asks at once is to get an answer.
-        for _, replica in ipairs(model.replicas) do
-            look(replica.address)
-        end
-        found = candidates(model)
+    if not paths.upstream(model, entry) then
+        return refuse(404, "path_not_served", "the model '" .. model.name .. "' does not serve " .. entry.path)
     end
-    if #found == 0 then
-        return refuse_starting(name)
+    if key then
+        limits.take(one, key)
     end
+    model = choose(one, model, entry)
     if body_name and body_name ~= model.upstream_model then
-        -- Spliced, so that all else arrives byte for byte as it was sent.
-        ngx.req.set_body_data(body:sub(1, first - 1) .. cjson.encode(model.upstream_model) .. body:sub(last + 1))
+        if not body.rename(model.upstream_model, first, last, form ~= nil) then
+            return refuse(500, "internal_error", "the gateway has no room for the request")
+        end
     end
-    ngx.var.gw_path = path
-    ngx.ctx.candidates = found
+    local path = paths.upstream(model, entry)
+    if model.limited then
+        queue.hold(one, model, one.candidates)
+    end
+    if form then
+        ngx.var.gw_content_type = form
+    end
+    if model.remote then
+        remote.aim(model, path)
+        return ngx.exec("@remote")
+    end
+    ngx.var.gw_target = targets[model.keepalive or false][path]
 end
 
--- All that is let in; nothing else is answered, and no other path reaches an engine.
-local ENDPOINTS = {
-    ["/health"] = { method = "GET", handler = health },
-    ["/v1/models"] = { method = "GET", handler = list_models },
-    ["/v1/models/*"] = { method = "GET", handler = show_model },
-    ["/v1/chat/completions"] = { method = "POST", handler = forward },
-    ["/v1/completions"] = { method = "POST", handler = forward },
-    ["/v1/embeddings"] = { method = "POST", handler = forward },
-    ["/v1/rerank"] = { method = "POST", handler = forward },
-}
-
--- The endpoint of a path, the model that the path names, and the path that the engine knows it by.
-local function resolve(uri)
-    local prefix, path = uri:match("^/([^/]+)(/v1/.+)$")
-    path = path or uri
-    local item = path:match("^/v1/models/([^/]+)$")
-    if not item then
-        return ENDPOINTS[path], prefix, path
-    elseif not prefix or prefix == item then
-        return ENDPOINTS["/v1/models/*"], item
+local function allow_origin(method)
+    local origin = ngx.var.http_origin
+    if not origin then
+        return
     end
-end
-
----------------------------------------------------------------------------------------------------- phases
-
---- init_worker: knows the routes before the first request comes.
-function M.start()
-    pid = ngx.worker.pid()
-    reread_routes()
-    ngx.timer.every(REREAD_EVERY, reread_routes)
-    ngx.timer.every(PROBE_EVERY, probe_all)
+    local any = false
+    for _, allowed in ipairs(routes.cors) do
+        any = any or allowed == "*" or allowed == origin
+    end
+    if not any then
+        return
+    end
+    local header = ngx.header
+    header["Access-Control-Allow-Origin"] = origin
+    header["Access-Control-Expose-Headers"] = "X-Request-Id, Retry-After"
+    header["Vary"] = "Origin"
+    if method == "OPTIONS" and ngx.var.http_access_control_request_method then
+        header["Access-Control-Allow-Methods"] = "GET, POST, OPTIONS"
+        header["Access-Control-Allow-Headers"] = ngx.var.http_access_control_request_headers or "*"
+        header["Access-Control-Max-Age"] = 86400
+        ngx.status = 204
+        return ngx.exit(204)
+    end
 end
 
 --- access: answers the request, or says what is to be sent to which replicas.
 function M.route()
+    local one = requests.new()
     local uri, method = ngx.var.uri, ngx.req.get_method()
-    local endpoint, name, path = resolve(uri)
-    if not endpoint then
-        return refuse(404, "not_found", "no such route: " .. uri:sub(1, LONGEST_NAME):gsub("[^%w%p ]", "?"))
+    one.method = method
+    if routes.cors then
+        allow_origin(method)
     end
-    local allowed = endpoint.method
+    local entry, name = paths.resolve(uri)
+    if not entry then
+        one.key = keys.check()
+        return refuse(404, "not_found", "no such route: " .. errors.shown(uri))
+    end
+    one.path = uri
+    local allowed = entry.method
     if method ~= allowed and not (method == "HEAD" and allowed == "GET") then
-        ngx.header.allow = allowed == "GET" and "GET, HEAD" or allowed
-        return refuse(405, "method_not_allowed", "use " .. allowed .. " here, not " .. method)
+        return refuse_method(allowed, method)
     end
-    return endpoint.handler(name, path)
+    if entry.own then
+        return own.answer(one, entry.own, name)
+    end
+    one.key = keys.check()
+    return forward(one, entry, name)
+end
+
+---------------------------------------------------------------------------------------------------- balancer
+
+-- Whether anything of the request was sent at the last try.
+local function was_sent()
+    local sent = ngx.var.upstream_bytes_sent
+    -- "0, 0, 123": one number for each try that is over.
+    return sent ~= nil and tonumber(sent:match("(%d+)[^%d]*$") or 0) > 0
+end
+
+-- Gives up the replica that just failed; whether another one may be asked.
+local function give_up(one)
+    local failed = one.replica
+    local _, code = balancer.get_last_failure()
+    one.failure = code
+    local sent = was_sent()
+    balance.release(one)
+    if code == 504 and sent then
+        return false
+    end
+    health.failed(failed)
+    if not sent then
+        return true
+    end
+    -- A request that ends its replica must not visit them all.
+    local again = one.model.retry == "before_first_byte" and not one.resent
+    one.resent = true
+    return again
+end
+
+-- Holds another replica than those that failed; whether there is one.
+local function try_another(one)
+    local failed = one.replica
+    if not give_up(one) then
+        return false
+    end
+    one.tried = one.tried or {}
+    one.tried[failed] = true
+    return balance.hold_free(one, balance.others(one))
 end
 
 --- balancer: names the replica; called again when one could not be reached.
 function M.balance()
-    local ctx = ngx.ctx
-    ctx.try = (ctx.try or 0) + 1
-    if ctx.try == 1 and #ctx.candidates > 1 then
-        balancer.set_more_tries(#ctx.candidates - 1)
-    elseif ctx.try > 1 then
-        suspect(ngx.var.gw_address)
-        release()
+    local one = requests.get()
+    one.try = one.try + 1
+    if one.try == 1 then
+        if #one.model.replicas > 1 then
+            balancer.set_more_tries(#one.model.replicas - 1)
+        end
+        if not one.held then
+            balance.hold(one, one.first)
+        end
+    elseif not try_another(one) then
+        return ngx.exit(NGX_BUSY)
     end
-    local replica = ctx.candidates[ctx.try]
-    hold(replica)
-    local ok, problem = balancer.set_current_peer(replica.address)
+    local replica = one.replica
+    local ok, problem
+    if one.model.remote then
+        local address, port = remote.peer(one.model, replica, one.try)
+        ok, problem = balancer.set_current_peer(address, port)
+    else
+        ok, problem = balancer.set_current_peer(replica.address)
+    end
     if not ok then
         ngx.log(ngx.ERR, replica.address, " is no address: ", problem)
         return ngx.exit(NGX_BUSY)
     end
 end
 
---- header_filter: an engine's 503 is held back until its body says whether the model is still being loaded.
+---------------------------------------------------------------------------------------------------- the answer
+
+--- header_filter: some errors are held back until their body says what they are.
 function M.header()
-    if ngx.status == 503 and ngx.ctx.try then
+    local status = ngx.status
+    if status < 400 and status ~= 0 then
+        local one = requests.get()
+        if one and one.model and one.model.remote and one.try > 0 then
+            remote.header()
+        end
+        return
+    end
+    local one = requests.get()
+    if not one or one.try == 0 then
+        return
+    end
+    local of_provider = one.model.remote ~= nil
+    if of_provider then
+        remote.header()
+    end
+    if status == 503 or of_provider then
         ngx.header.content_length = nil
-        ngx.header.retry_after = ngx.header.retry_after or RETRY_AFTER
-        ngx.ctx.held_back = ""
+        if status == 503 then
+            ngx.header.retry_after = ngx.header.retry_after or RETRY_AFTER
+        end
+        if of_provider then
+            ngx.header.content_type = "application/json"
+        end
+        one.held_back = ""
     end
 end
 
---- body_filter: notes when the first bytes come; all later chunks only pass.
-function M.body()
-    local ctx = ngx.ctx
-    if not ctx.begun then
-        ctx.begun = true
-        if ctx.try then
-            ngx.var.gw_first_byte = string.format("%.3f", ngx.now() - ngx.req.start_time())
-        end
+local function pass_held_back(one)
+    local text = one.held_back
+    if #text < LONGEST_HELD_BACK then
+        text = text .. ngx.arg[1]
     end
-    if not ctx.held_back then
+    one.held_back, ngx.arg[1] = text, nil
+    if not ngx.arg[2] then
         return
     end
-    local text = ctx.held_back .. ngx.arg[1]
-    ctx.held_back, ngx.arg[1] = text, nil
-    if ngx.arg[2] then
-        ngx.arg[1] = text:find(LOADING, 1, true) and starting_text(ngx.var.gw_model) or text
+    if one.model.remote then
+        text = remote.error(text, ngx.status)
+    elseif text:find(LOADING, 1, true) then
+        text = errors.text(503, "model_starting", "the model '" .. one.model.name .. "' is starting; try again in a moment")
     end
+    ngx.arg[1] = text
+end
+
+-- An empty piece comes first of all, and when the engine broke off; the time that it took is known only then.
+local function broke_off()
+    local taken = ngx.var.upstream_response_time
+    local kind = ngx.header.content_type
+    return taken and taken:find("%d$") and kind, kind
+end
+
+local function end_broken(one)
+    local over, kind = broke_off()
+    if not over or one.ended or ngx.header.content_length then
+        return
+    end
+    local message = "the model '" .. one.model.name .. "' broke off in the middle of its answer"
+    if kind:find("text/event-stream", 1, true) then
+        ngx.arg[1] = errors.event(502, "stream_broken", message)
+    elseif kind:find("ndjson", 1, true) then
+        ngx.arg[1] = "\n" .. cjson.encode({ error = message }) .. "\n"
+    else
+        return
+    end
+    one.ended, one.broken = true, true
+    ngx.arg[2] = true
+end
+
+--- body_filter: notes when the first bytes come, and keeps the last ones.
+function M.body()
+    local one = requests.get()
+    if not one or one.try == 0 then
+        return
+    end
+    if one.held_back then
+        return pass_held_back(one)
+    end
+    if usage.note(one, get_request()) > 0 then
+        if not one.first_byte then
+            one.first_byte = ngx.now() - ngx.req.start_time()
+        end
+        one.pieces = one.pieces + 1
+    elseif one.first_byte and not ngx.arg[2] then
+        end_broken(one)
+    end
+end
+
+---------------------------------------------------------------------------------------------------- the end
+
+-- Method and path of a request that was not even let in.
+local function of_request_line()
+    local line = ngx.var.request or ""
+    return line:match("^([A-Z]+) ") or "", line:match("^[A-Z]+ ([^ ?]*)") or ""
+end
+
+local function quoted(text)
+    return text:find('^[%w/._:-]*$') and '"' .. text .. '"' or cjson.encode((text:gsub("[^%g ]", "?")))
+end
+
+-- The end of the log's line.
+local function note(one, tokens_in, tokens_out)
+    local method, path = one and one.method, one and one.path
+    if not path then
+        method, path = of_request_line()
+    end
+    local model, replica, key = one and one.model, one and one.replica, one and one.key
+    ngx.var.gw_log = ',"method":"' .. (method:find("^%u+$") and method or "") .. '","path":' .. quoted(path:sub(1, 1000))
+        .. ',"key":"' .. (key and key.name or "")
+        .. '","model":"' .. (model and model.name or "")
+        .. '","replica":"' .. (replica and replica.name or "")
+        .. '","ttft":' .. (one and one.first_byte and floor(one.first_byte * 1000 + 0.5) / 1000 or "null")
+        .. ',"tokens_in":' .. (tokens_in or "null")
+        .. ',"tokens_out":' .. (tokens_out or "null")
+        .. ',"retries":' .. (one and one.try > 1 and one.try - 1 or 0)
 end
 
 --- log: the replica has one request less.
 function M.done()
-    release()
+    local one = requests.drop()
+    if not one then
+        return note(nil)
+    end
+    balance.release(one)
+    queue.done(one)
+    local tokens_in, tokens_out = usage.tokens(one)
+    usage.done(one)
+    note(one, tokens_in, tokens_out)
+    -- An engine that tells no numbers gives about one token in each piece of a stream.
+    limits.done(one, (tokens_in or 0) + (tokens_out or one.pieces))
+    if one.model then
+        metrics.count(one, ngx.status, ngx.now() - ngx.req.start_time(), tokens_in or 0, tokens_out or 0)
+    end
 end
 
 ---------------------------------------------------------------------------------------------------- failures
@@ -537,32 +423,62 @@ local FAILURES = {
     [413] = { "request_too_large", "the body is larger than 64 MiB" },
     [414] = { "uri_too_long", "the path is too long" },
     [431] = { "headers_too_large", "the headers are too large" },
+    [497] = { "tls_expected", "this port speaks https" },
     [500] = { "internal_error", "the gateway failed; its log says why" },
     [501] = { "not_implemented", "this transfer encoding is not supported" },
     [505] = { "version_not_supported", "this HTTP version is not supported" },
 }
 
-local function refuse_failed(name, status)
-    local model, address = routes.models[name], ngx.var.gw_address
-    if address ~= "" then
-        suspect(address)
+local function refuse_failed(one, status)
+    local model, replica = one.model, one.replica
+    if replica and not one.failure then
+        health.failed(replica)
     end
-    if status == 504 then
-        return refuse(504, "model_timeout", "the model '" .. name .. "' did not answer in time")
-    elseif model and (state_of(model) == "starting" or not socket_exists(address)) then
+    if status == 504 or one.failure == 504 then
+        return refuse(504, "model_timeout", "the model '" .. model.name .. "' did not answer in time")
+    elseif not model.remote
+        and (health.state_of(model) == "starting" or (replica and not health.socket_exists(replica.address))) then
         -- A socket that is gone was taken away in good order: stopped, or on its way back.
-        return refuse_starting(name)
+        return refuse_starting(model)
     end
-    ngx.header.retry_after = RETRY_AFTER
-    return refuse(502, "model_unavailable", "the model '" .. name .. "' does not answer, although it did before")
+    local why = model.remote and "the provider of '" .. model.name .. "' cannot be reached"
+        or "the model '" .. model.name .. "' does not answer, although it did before"
+    return refuse(502, "model_unavailable", why, RETRY_AFTER)
 end
 
 --- Every error that nginx makes, as JSON.
-function M.failure()
-    local status, name = ngx.status, ngx.var.gw_model
-    if name and name ~= "" and (status == 502 or status == 504) then
-        return refuse_failed(name, status)
+function M.failure(known_status)
+    local status, one = known_status or ngx.status, requests.get()
+    if one and one.first and (status == 502 or status == 504) then
+        return refuse_failed(one, status)
     end
     local known = FAILURES[status] or { "error", "the request cannot be served" }
-    return refuse(status, known[1], known[2])
+    return refuse(status == 497 and 400 or status, known[1], known[2])
 end
+
+---------------------------------------------------------------------------------------------------- start
+
+local function reread(premature)
+    if premature then
+        return
+    end
+    if routes.reread() then
+        health.look_at_new()
+    end
+    keys.reread()
+end
+
+--- init_worker: knows the routes before the first request comes.
+function M.start()
+    -- What a request leaves behind is small; looking for it at twice the size, as is usual, would cost a fifth of it all.
+    collectgarbage("setpause", 400)
+    math.randomseed(ngx.now() * 1000 + ngx.worker.pid())
+    counts.start()
+    health.start()
+    metrics.start()
+    remote.start()
+    reread()
+    ngx.timer.every(REREAD_EVERY, reread)
+end
+
+return M

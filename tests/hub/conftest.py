@@ -65,7 +65,7 @@ class Here:
         self.cache, self.state = home / "cache", home / "state"
 
     def access(self, *, offline: bool = False, **spec: object) -> hubs.Access:
-        told = Spec(**{"endpoint": self.hub.url, "modelscope": self.hub.url, **spec})  # type: ignore[arg-type]
+        told = Spec(**{"endpoint": self.hub.url, "modelscope": self.hub.url, "ollama": self.hub.url, **spec})  # type: ignore[arg-type]
         return hubs.access(
             hubs.settings(told, offline=offline),
             cache=str(self.cache),

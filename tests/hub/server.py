@@ -1,4 +1,4 @@
-"""A model hub on this machine: Hugging Face's and ModelScope's routes, with everything that goes wrong on the way.
+"""A model hub on this machine: the routes of Hugging Face, ModelScope and Ollama, with all that goes wrong on the way.
 
 It answers the real clients as it does ours (test_server.py holds it to that), counts the bytes that it sends of each
 file, and fails on demand.
@@ -60,6 +60,10 @@ class Hub:
         self.repositories: dict[str, Repository] = {}
         self.loose: dict[str, Path] = {}
         """Files that lie on a web server, by name."""
+        self.manifests: dict[str, bytes] = {}
+        """Of Ollama's registry, by `library/NAME:TAG`; those that a tag stood for before stay among the blobs."""
+        self.blobs: dict[str, Path | bytes] = {}
+        """By `sha256:HEX`."""
         self.faults: list[Fault] = []
         self.served: Counter[str] = Counter()
         """Bytes sent, by the file's name."""
@@ -92,6 +96,24 @@ class Hub:
     def add(self, name: str, files: dict[str, Path], **about: Any) -> Repository:
         self.repositories[name] = Repository(files=files, **about)
         return self.repositories[name]
+
+    def push(self, name: str, layers: dict[str, Path | bytes], config: dict[str, Any] | None = None) -> str:
+        """Give a tag of Ollama's registry other layers, by their kind; return its digest."""
+        rows = []
+        for kind, what in [*layers.items(), ("config", json.dumps(config or {}).encode())]:
+            sha = self.digest(what) if isinstance(what, Path) else hashlib.sha256(what).hexdigest()
+            size = what.stat().st_size if isinstance(what, Path) else len(what)
+            self.blobs[f"sha256:{sha}"] = what
+            media = f"application/vnd.ollama.image.{kind.partition('-')[0]}"
+            rows.append({"mediaType": media, "digest": f"sha256:{sha}", "size": size})
+        docker = "application/vnd.docker"
+        document = {"schemaVersion": 2, "mediaType": f"{docker}.distribution.manifest.v2+json",
+                    "config": {**rows.pop(), "mediaType": f"{docker}.container.image.v1+json"}, "layers": rows}  # fmt: skip
+        body = json.dumps(document).encode()
+        self.manifests[name] = body
+        sha = hashlib.sha256(body).hexdigest()
+        self.blobs[f"sha256:{sha}"] = body
+        return sha
 
     def fail(self, what: str, kind: str, times: int = 1, **about: Any) -> None:
         self.faults.append(Fault(what=what, kind=kind, times=times, **about))
@@ -207,6 +229,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         return None
 
+    def raw(self, found: re.Match[str], query: dict[str, str], fault: Fault | None) -> None:
+        """What git holds of a large file: where it points to."""
+        repo = self._repository(found["name"], "GatedRepo")
+        where = repo and repo.files.get(found["path"])
+        if not where:
+            return None if repo is None else self._json({"error": "Entry not found"}, 404)
+        oid = f"oid sha256:{self.hub.digest(where)}\nsize {where.stat().st_size}\n"
+        return self._bytes(f"version https://git-lfs.github.com/spec/v1\n{oid}".encode())
+
     def content(self, found: re.Match[str], query: dict[str, str], fault: Fault | None) -> None:
         if "authorization" in self.headers or "cookie" in self.headers:
             return self._json({"error": "a token came to the CDN"}, 400)
@@ -245,6 +276,41 @@ class _Handler(BaseHTTPRequestHandler):
     def ms_revisions(self, found: re.Match[str], query: dict[str, str], fault: Fault | None) -> None:
         branches = [{"Revision": "master", "CreatedAt": 1}]
         self._json({"Code": 200, "Success": True, "Data": {"RevisionMap": {"Branches": branches, "Tags": []}}})
+
+    # Ollama's registry
+    def manifest(self, found: re.Match[str], query: dict[str, str], fault: Fault | None) -> None:
+        body = self.hub.manifests.get(f"{found['name']}:{found['tag']}")
+        if body is None:
+            return self._registry_error(404, "MANIFEST_UNKNOWN")
+        if "manifest.v2+json" not in self.headers.get("accept", ""):
+            return self._registry_error(400, "MANIFEST_INVALID")
+        return self._bytes(body)
+
+    def blob(self, found: re.Match[str], query: dict[str, str], fault: Fault | None) -> None:
+        what = self.hub.blobs.get(found["digest"])
+        if what is None:
+            return self._registry_error(404, "BLOB_UNKNOWN")
+        if isinstance(what, bytes):
+            return self._bytes(what)
+        self.send_response(307)
+        self.send_header("Location", f"{self.hub.cdn}/blobs/{found['digest']}")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+        return None
+
+    def stored_blob(self, found: re.Match[str], query: dict[str, str], fault: Fault | None) -> None:
+        what = self.hub.blobs[found["digest"]]
+        assert isinstance(what, Path)
+        self._content(what, what.name, fault, {})
+
+    def _registry_error(self, status: int, code: str) -> None:
+        self._json({"errors": [{"code": code, "message": code.lower().replace("_", " ")}]}, status)
+
+    def _bytes(self, content: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
 
     def file(self, found: re.Match[str], query: dict[str, str], fault: Fault | None) -> None:
         where = self.hub.loose.get(found["path"])
@@ -347,7 +413,11 @@ ROUTES = (
     (rf"/api/models/{NAME}(?P<rest>/revision/.+)?", _Handler.info),
     (rf"/api/models/{NAME}/tree/[^/]+", _Handler.tree),
     (rf"/{NAME}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", _Handler.resolve),
+    (rf"/{NAME}/raw/(?P<revision>[^/]+)/(?P<path>.+)", _Handler.raw),
     (rf"/cdn/{NAME}/(?P<sha>[0-9a-f]+)/(?P<path>.+)", _Handler.content),
+    (rf"/v2/{NAME}/manifests/(?P<tag>[^/]+)", _Handler.manifest),
+    (rf"/v2/{NAME}/blobs/(?P<digest>sha256:[0-9a-f]+)", _Handler.blob),
+    (r"/blobs/(?P<digest>sha256:[0-9a-f]+)", _Handler.stored_blob),
     (r"/files/(?P<path>.+)", _Handler.file),
     (r"/", _Handler.root),
 )

@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import socketserver
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -19,15 +20,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import IO, Any
 
 import httpx
 import jinja2
 
+from appliance import gateway as product
 from appliance.acquire import debian
 from appliance.catalog import catalog
+from appliance.domain.deployment import Remote
 from appliance.render import quoting
 from appliance.system.machine import RealMachine
 
@@ -188,13 +191,17 @@ class Recorder:
             def log_message(self, *_: object) -> None:
                 pass
 
+        self.server = self._listen(Handler)
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def _listen(self, handler: type[BaseHTTPRequestHandler]) -> socketserver.BaseServer:
         class Server(socketserver.ThreadingUnixStreamServer):
             daemon_threads = True
             request_queue_size = 128
 
-        self.server = Server(str(path), Handler)
-        path.chmod(0o777)
-        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+        server = Server(str(self.path), handler)
+        self.path.chmod(0o777)
+        return server
 
     def forget(self) -> None:
         """Be as new: one kind of answer, nothing seen."""
@@ -212,10 +219,70 @@ class Recorder:
         return {"name": self.name, "address": f"unix:{self.path}"}
 
 
+class Provider(Recorder):
+    """Somebody else's server on a port of this machine, with a certificate where one is given: (its file, its key's)."""
+
+    def __init__(self, name: str, certificate: tuple[Path, Path] | None = None) -> None:
+        self.certificate = certificate
+        self.port = free_port()
+        self.connections = 0
+        super().__init__(name, Path())
+
+    def _listen(self, handler: type[BaseHTTPRequestHandler]) -> socketserver.BaseServer:
+        provider = self
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def process_request(self, request: Any, client_address: Any) -> None:
+                provider.connections += 1
+                super().process_request(request, client_address)
+
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                pass  # a client that does not like our certificate
+
+        server = Server(("127.0.0.1", self.port), handler)
+        if self.certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*self.certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+        return server
+
+    def remote(self, host: str = "localhost", **more: str) -> Remote:
+        scheme = "https" if self.certificate else "http"
+        url = more.pop("url", f"{scheme}://{host}:{self.port}/api/v1")
+        return Remote(url=url, model="theirs", **more)
+
+
+@contextmanager
+def certificates(*hosts: str) -> Iterator[tuple[Path, Path]]:
+    """Yield a certificate for these hosts and its key; who trusts it takes the certificate itself for an authority."""
+    # Not below pytest's own directory, which nobody else may enter.
+    with tempfile.TemporaryDirectory(prefix="tls-", dir="/tmp") as place:
+        Path(place).chmod(0o755)
+        certificate, key = Path(place, "certificate.pem"), Path(place, "key.pem")
+        names = ",".join(f"DNS:{host}" for host in hosts)
+        command = [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+            *("-days", "2", "-subj", f"/CN={hosts[0]}", "-addext", f"subjectAltName={names}"),
+            *("-keyout", str(key), "-out", str(certificate)),
+        ]
+        subprocess.run(command, check=True, capture_output=True)
+        key.chmod(0o644)
+        yield certificate, key
+
+
 class Gateway:
     """One nginx with its engines."""
 
-    def __init__(self, *, workers: int = 1, changes: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, *, workers: int = 1, changes: dict[str, str] | None = None, remotes: tuple[str, ...] = (),
+        ca_file: str = "", tls: Json | None = None, log_at_once: bool = True,
+    ) -> None:  # fmt: skip
+        if log_at_once:
+            changes = {" buffer=64k flush=1s": ""} | (changes or {})
+        self.remotes, self.ca_file, self.tls = remotes, ca_file, tls
+        self.document: Json = {"version": 1}
         self.directory = Path(tempfile.mkdtemp(prefix="gw-", dir="/tmp"))
         self.prefix = self.directory / "nginx"
         self.run, self.log = self.directory / "run", self.directory / "access.log"
@@ -250,15 +317,20 @@ class Gateway:
             listen=f"127.0.0.1:{self.port}",
             workers=workers,
             run=str(self.run),
+            inside=f"unix:{self.run}/inside.sock",
             access_log=str(self.log),
             user="",
+            remotes=[{"upstream": name} for name in sorted(self.remotes)],
+            ca_file=self.ca_file,
+            tls=self.tls,
             digest="0123456789ab",
         )
         for old, new in changes.items():
             assert old in text
             text = text.replace(old, new)
         (self.prefix / "nginx.conf").write_text(text)
-        for name in ("gateway.lua", "scan.lua"):
+        (self.prefix / "gateway").mkdir(exist_ok=True)
+        for name in product.LUA:
             shutil.copy(TEMPLATES / name, self.prefix / name)
 
     def argv(self, *words: str) -> list[str]:
@@ -280,7 +352,10 @@ class Gateway:
         assert self.process
         assert self.process.poll() is None, self.errors()
         try:
-            return httpx.get(f"{self.url}/health").status_code == 200
+            if not self.tls:
+                return httpx.get(f"{self.url}/health").status_code == 200
+            with httpx.Client(transport=httpx.HTTPTransport(uds=str(self.run / "inside.sock"))) as client:
+                return client.get("http://inside/health").status_code == 200
         except httpx.TransportError:
             return False
 
@@ -294,15 +369,27 @@ class Gateway:
         self.engines.append(recorder)
         return recorder
 
-    def route(self, name: str, *engines: Engine | Recorder, upstream: str = "") -> None:
-        """Serve a model from these replicas."""
-        replicas = [engine.replica for engine in engines]
-        self.models[name] = {"upstream_model": upstream or name, "replicas": replicas}
+    def route(self, name: str, *engines: Engine | Recorder, upstream: str = "", **more: Any) -> None:
+        """Serve a model from these replicas; `limit` is each one's, the rest is the model's."""
+        limit = {"limit": more.pop("limit")} if "limit" in more else {}
+        replicas = [engine.replica | limit for engine in engines]
+        self.models[name] = {"upstream_model": upstream or name, "replicas": replicas, **more}
+        self.write_routes()
+
+    def place(self, name: str, remote: Remote, *, replicas: int = 1, address: str = "", **more: Any) -> None:
+        """Serve a model from a provider."""
+        limit = {"limit": more.pop("limit")} if "limit" in more else {}
+        self.models[name] = {
+            "upstream_model": remote.model, "health": "", "remote": product.remote(remote), **more,
+            "replicas": [
+                {"name": f"{name}_{n}", "address": address or remote.url} | limit for n in range(1, replicas + 1)
+            ],
+        }  # fmt: skip
         self.write_routes()
 
     def write_routes(self, text: str | None = None) -> None:
         new = self.prefix / "gateway.json.new"
-        new.write_text(json.dumps({"version": 1, "models": self.models}) if text is None else text)
+        new.write_text(json.dumps(self.document | {"models": self.models}) if text is None else text)
         new.rename(self.prefix / "gateway.json")
 
     def states(self) -> Json:
@@ -369,9 +456,9 @@ class Gateway:
 
 
 @contextmanager
-def gateway(*, workers: int = 1, changes: dict[str, str] | None = None) -> Iterator[Gateway]:
+def gateway(*, workers: int = 1, changes: dict[str, str] | None = None, **more: Any) -> Iterator[Gateway]:
     """Yield a gateway that is not started yet, and end it with its engines."""
-    one = Gateway(workers=workers, changes=changes)
+    one = Gateway(workers=workers, changes=changes, **more)
     try:
         yield one
     finally:

@@ -55,9 +55,13 @@ def running(engine: str, program: Path, weights: Path, directory: Path, port: in
     facts: dict[str, Any] = {"setting": Setting(context=4096, parallel=2), "options": ()}
     service = replace(
         plan.services[0], name="smoke", model="smoke", engine=engine, program=str(program), weights=str(weights),
-        port=port, **facts | more,
+        port=port, home=str(directory / "home"), **facts | more,
     )  # fmt: skip
-    plan = replace(plan, services=(service,), python=sys.executable, runtime="supervisord")
+    models = (replace(plan.models[0], name="smoke"),)
+    spec = replace(plan.spec, models=(replace(plan.spec.models[0], name="smoke"),))
+    plan = replace(
+        plan, spec=spec, models=models, services=(service,), python=sys.executable, runtime="supervisord"
+    )  # fmt: skip
     for file in pages.render(plan).files:
         target = Path(where.current, file.path)
         target.parent.mkdir(parents=True, exist_ok=True)

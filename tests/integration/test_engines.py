@@ -58,8 +58,6 @@ def streamed(server: Server, model: str) -> str:
             ("--context", "1024", "--dtype", "float32", "--seed", "7", "--eager", "--batched-tokens", "1024"),
             marks=slow,
         ),
-        pytest.param("fastchat", (), marks=slow),
-        pytest.param("xinference", (), marks=slow),
     ],
 )
 def test_safetensors_are_served_on_the_cpu_word_for_word(fresh: Server, engine: str, wishes: tuple[str, ...]) -> None:

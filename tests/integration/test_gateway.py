@@ -271,27 +271,13 @@ def test_a_body_that_is_too_large_is_refused(shared: Gateway, recorder: Recorder
             "/v1/chat",
             "/v1/chat/completions/",
             "/V1/models",
-            "/metrics",
-            "/tokenize",
+            "/metrics/",
+            "/gateway",
         ),
-        *(
-            "/invocations",
-            "/v1/audio/speech",
-            "/v1/responses",
-            "/rec/metrics",
-            "/rec/health",
-            "/rec",
-            "/rec/v1/models/fox",
-        ),
-        *(
-            "/x/rec/v1/models",
-            "/rec/v1/v1/models",
-            "/health/",
-            "/v1/models%00",
-            "/v1/models;x",
-            "/v1%2fmodels%2f..%2f..%2fmetrics",
-        ),
-        *("/%2e%2e/metrics", "/v1/..;/metrics", "/rec/v1/*"),
+        *("/invocations", "/v1/files", "/v1/audio", "/api/pull", "/api/create", "/api/push", "/api/delete", "/pooling"),
+        *("/rec/metrics", "/rec/health", "/rec/gateway/stat", "/rec", "/rec/v1/models/fox", "/x/rec/v1/models"),
+        *("/rec/v1/v1/models", "/health/", "/v1/models%00", "/v1/models;x", "/v1%2fmodels%2f..%2f..%2finvocations"),
+        *("/%2e%2e/invocations", "/v1/..;/metrics", "/rec/v1/*", "/v1/tokenize"),
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -433,10 +419,20 @@ def test_a_client_that_leaves_before_the_answer_stops_the_engine(fresh: Gateway)
 def test_a_stream_that_breaks_ends(fresh: Gateway) -> None:
     fresh.route("cut", fresh.engine("cut", "--truncate-stream", "1"))
     fresh.start()
-    with fresh.streaming("cut") as answer, pytest.raises(httpx.RemoteProtocolError):
+    with fresh.streaming("cut") as answer:
         assert answer.status_code == 200
-        answer.read()
+        *events, last = answer.read().decode().strip().split("\n\n")
+    assert len([event for event in events if event.startswith("data: {")]) > 1
+    name, _, data = last.strip().partition("\ndata: ")
+    assert name == "event: error"
+    assert json.loads(data)["error"]["code"] == "stream_broken"
+    with openai.OpenAI(base_url=f"{fresh.url}/v1", api_key="none", max_retries=0) as client:
+        stream = client.chat.completions.create(model="cut", messages=[{"role": "user", "content": "x"}], stream=True)
+        with pytest.raises(openai.APIError, match="broke off"):
+            list(stream)
     assert fresh.chat("cut").status_code == 200
+    [line] = [line for line in fresh.logged() if line["status"] == 200 and line["tokens_out"] is not None]
+    assert line["model"] == "cut"
 
 
 # ---------------------------------------------------------------------------------------------------- real clients
@@ -686,8 +682,8 @@ def test_an_engine_that_dies_in_the_middle(fresh: Gateway) -> None:
     assert engine.process.wait(5) == 1
     engine.start()
     fresh.wait_for("mortal")
-    with fresh.streaming("mortal") as answer, pytest.raises(httpx.RemoteProtocolError):
-        answer.read()
+    with fresh.streaming("mortal") as answer:
+        assert "stream_broken" in answer.read().decode()
     assert engine.process.wait(5) == 1
 
 
@@ -754,8 +750,7 @@ def test_in_flight_requests_spread_evenly_over_nginx_workers() -> None:
         engines = pair(one, "--token-delay", "0.1")
         with ThreadPoolExecutor(12) as pool:
             answers = [pool.submit(one.chat, "a") for _ in range(12)]
-            until(lambda: sum(engine.metric("in_flight") for engine in engines) == 12)
-            assert {engine.metric("in_flight") for engine in engines} == {6}
+            until(lambda: [engine.metric("in_flight") for engine in engines] == [6, 6], what="six for each")
             assert {answer.result().status_code for answer in answers} == {200}
 
 
@@ -783,7 +778,7 @@ def test_a_killed_replica_costs_only_its_requests_in_flight(fresh: Gateway) -> N
     in_flight = first.metric("in_flight")
     killed = time.monotonic()
     first.kill()
-    time.sleep(0.8)
+    until(lambda: sum(begun > killed + 0.02 for begun, _ in [*results]) > 10, timeout=30, what="ten more answers")
     stop.set()
     for asker in askers:
         asker.join()
@@ -791,7 +786,6 @@ def test_a_killed_replica_costs_only_its_requests_in_flight(fresh: Gateway) -> N
     assert {code for _, code in results} <= {200, 502}
     assert len(failed) <= in_flight + 2
     assert all(begun < killed + 0.02 for begun in failed)
-    assert sum(begun > killed + 0.02 for begun, _ in results) > 10
     assert fresh.states() == {"a": "up"}
     assert second.metric("requests_total") > 0
 
@@ -991,7 +985,10 @@ def test_the_log_tells_who_and_how_long_but_no_secret(shared: Gateway) -> None:
     assert line["status"] == 200
     assert line["bytes"] > 100
     assert 0 <= line["ttft"] <= line["request_time"]
-    assert set(line) == {"time", "id", "model", "replica", "method", "path", "status", "bytes", "request_time", "ttft"}
+    assert set(line) == {
+        *("time", "id", "key", "model", "replica", "method", "path", "status", "bytes", "request_time", "ttft"),
+        *("tokens_in", "tokens_out", "retries"),
+    }
     log = shared.log.read_text()
     for secret in ("private", "sk-in-the-header", "sk-in-the-query"):
         assert secret not in log

@@ -19,6 +19,7 @@ import pytest
 from appliance.catalog import catalog
 from appliance.engines import engine
 from appliance.system.http import call
+from tests.integration.gateway_rig import gateway
 from tests.integration.product import ROOT, SMOKE
 from tests.integration.running import Running, running
 
@@ -71,6 +72,24 @@ def test_it_says_the_known_sentence(server: Running) -> None:
     assert status == 200, said
     assert said["choices"][0]["message"]["content"].strip() == known["answer"]
     assert said["model"] == "smoke"
+
+
+def test_it_says_it_through_nginx_too(server: Running, name: str) -> None:
+    known = SMOKE["verify"]
+    with gateway() as front:
+        front.start()
+        replica = {"name": "smoke", "address": server.service.address}
+        front.models["mine"] = {
+            "upstream_model": "smoke", "health": engine(name).HEALTH.replace("{model}", "smoke"), "replicas": [replica],
+        }  # fmt: skip
+        front.write_routes()
+        front.wait_for("mine")
+        body = {"model": "mine", "messages": [{"role": "user", "content": known["prompt"]}], "temperature": 0}
+        for path in ("/v1/chat/completions", "/mine/v1/chat/completions"):
+            said = front.post(path, body | {"max_tokens": 64}).json()
+            assert said["choices"][0]["message"]["content"].strip() == known["answer"]
+        streamed = front.post("/v1/chat/completions", body | {"max_tokens": 64, "stream": True}).text
+        assert streamed.rstrip().endswith("data: [DONE]")
 
 
 def test_the_first_healthy_answer_is_no_promise_that_is_broken(server: Running) -> None:

@@ -44,7 +44,7 @@ def server(program: Path, tmp_path: Path) -> Iterator[Running]:
 
 
 def asked(home: Path) -> list[Any]:
-    return [json.loads(line) for line in (home / ".ollama/models/asked.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (home / "models/asked.jsonl").read_text().splitlines()]
 
 
 def settle(one: Running) -> None:
@@ -72,9 +72,33 @@ def test_a_file_becomes_a_model_that_answers_under_our_name(server: Running) -> 
         {"model": "smoke", "stream": False, "files": files, "parameters": parameters},
     ]
     assert load == ["POST", "/api/generate", {"model": "smoke", "stream": False, "keep_alive": -1}]
-    env = json.loads((server.home / ".ollama/models/environment").read_text())
+    env = json.loads((server.home / "models/environment").read_text())
     assert env["OLLAMA_HOST"] == f"127.0.0.1:{PORT}"
     assert (env["OLLAMA_CONTEXT_LENGTH"], env["OLLAMA_NUM_PARALLEL"], env["OLLAMA_NO_CLOUD"]) == ("2048", "3", "1")
+
+
+def test_what_came_with_it_from_the_registry_is_given_along(program: Path, tmp_path: Path) -> None:
+    home = tmp_path / "stored"
+    home.mkdir()
+    weights = home / "small-8b.gguf"
+    weights.hardlink_to(WEIGHTS)
+    for name, text in {
+        "template": "{{ .Prompt }}", "system": "Be brief.", "params": '{"stop": ["<|im_end|>"], "num_ctx": 999999}',
+        "messages": '[{"role": "user", "content": "Hi"}]', "license": "Apache", "license-2": "MIT",
+        "config": '{"model_format": "gguf", "renderer": "qwen3-coder", "parser": "qwen3-coder"}',
+    }.items():  # fmt: skip
+        (home / f"ollama.{name}").write_text(text)
+    with running("ollama", program, weights, tmp_path, PORT, setting=SETTING, threads=2) as one:
+        one.until("/v1/models/smoke")
+        settle(one)
+    (create,) = [body for _, path, body in asked(tmp_path / "home") if path == "/api/create"]
+    assert create == {
+        "model": "smoke", "stream": False, "files": {"small-8b.gguf": DIGEST},
+        "template": "{{ .Prompt }}", "system": "Be brief.", "license": ["Apache", "MIT"],
+        "messages": [{"role": "user", "content": "Hi"}], "renderer": "qwen3-coder", "parser": "qwen3-coder",
+        # What was planned holds before what the model asks for.
+        "parameters": {"stop": ["<|im_end|>"], "num_ctx": 2048, "num_gpu": 0, "num_thread": 2},
+    }  # fmt: skip
 
 
 def test_after_a_restart_the_file_is_not_sent_again(program: Path, tmp_path: Path) -> None:

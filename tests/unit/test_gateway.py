@@ -2,37 +2,107 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
-from appliance import gateway
+import pytest
+
+from appliance import gateway, resources
 from appliance.domain.changes import Page
-from appliance.domain.deployment import Deployment
+from appliance.domain.deployment import Deployment, Remote
+from appliance.domain.spec import Serving
 from tests.unit.samples import CONTAINER, deployment, item, layout
+
+TEMPLATES = resources.data("templates/nginx")
 
 
 def page(plan: Deployment, name: str) -> Page:
     return next(one for one in gateway.pages(plan) if one.path == f"nginx/{name}")
 
 
+def routes(plan: Deployment) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(gateway.routes(plan))
+    return found
+
+
 def test_each_model_is_a_route_to_its_replicas() -> None:
-    plan = deployment(item("b", replicas=2), item("a"))
-    assert json.loads(gateway.routes(plan.gateway)) == {
-        "version": 1,
-        "models": {
-            "a": {
-                "upstream_model": "a",
-                "health": "/health",
-                "replicas": [{"name": "a", "address": "unix:/run/llm-appliance/a/engine.sock"}],
-            },
-            "b": {
-                "upstream_model": "b",
-                "health": "/health",
-                "replicas": [
-                    {"name": "b_1", "address": "unix:/run/llm-appliance/b_1/engine.sock"},
-                    {"name": "b_2", "address": "unix:/run/llm-appliance/b_2/engine.sock"},
-                ],
-            },
-        },
+    document = routes(deployment(item("b", replicas=2), item("a")))
+    assert document["version"] == 1
+    assert {name: model["replicas"] for name, model in document["models"].items()} == {
+        "a": [{"name": "a", "address": "unix:/run/llm-appliance/a/engine.sock"}],
+        "b": [
+            {"name": "b_1", "address": "unix:/run/llm-appliance/b_1/engine.sock"},
+            {"name": "b_2", "address": "unix:/run/llm-appliance/b_2/engine.sock"},
+        ],
     }
+    assert {name: model["upstream_model"] for name, model in document["models"].items()} == {"a": "a", "b": "b"}
+
+
+def test_a_model_is_asked_what_its_engine_knows() -> None:
+    plan = deployment(item("a"), item("b", serving=Serving(expose=("tokenize",))))
+    paths = {name: model["paths"] for name, model in routes(plan)["models"].items()}
+    assert "/v1/messages" in paths["a"]
+    assert "/v1/images/generations" not in paths["a"]
+    assert set(paths["b"]) - set(paths["a"]) == {"/tokenize"}
+
+
+def test_the_operator_says_how_requests_are_handed_out() -> None:
+    serving = Serving(
+        balance="prefix", limit=3, queue=0, retry="before_first_byte", fallback="b", aliases=("gpt-4o", "small")
+    )
+    document = routes(deployment(item("a", serving=serving), item("b")))
+    model = document["models"]["a"]
+    assert (model["balance"], model["queue"], model["retry"], model["fallback"]) == (
+        "prefix",
+        0,
+        "before_first_byte",
+        "b",
+    )
+    assert [replica["limit"] for replica in model["replicas"]] == [3]
+    assert document["aliases"] == {"gpt-4o": "a", "small": "a"}
+    plain = document["models"]["b"]
+    assert {"queue", "retry", "fallback", "remote"}.isdisjoint(plain)
+    assert "limit" not in plain["replicas"][0]
+
+
+def test_an_engine_that_queues_badly_gets_no_more_than_it_works_on() -> None:
+    document = routes(deployment(item("a", engine="llama-cpp-python")))
+    assert document["models"]["a"]["replicas"][0]["limit"] == 1
+
+
+def test_everybody_may_come_in_only_where_the_operator_says_so() -> None:
+    plan = deployment(item("a"))
+    assert routes(plan)["open"] is True
+    public = replace(plan, gateway=replace(plan.gateway, open=False))
+    assert routes(public)["open"] is False
+    assert routes(plan)["keys"] == "/etc/llm-appliance/keys.json"
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        (
+            "https://api.example.cn/v1",
+            ("https", "api.example.cn", 443, "api.example.cn", "/v1", "https-api.example.cn-443"),
+        ),
+        ("http://10.0.0.7:8000/x/v1", ("http", "10.0.0.7", 8000, "10.0.0.7:8000", "/x/v1", "http-10.0.0.7-8000")),
+        ("https://[::1]:8443", ("https", "::1", 8443, "[::1]:8443", "", "https---1-8443")),
+    ],
+)
+def test_a_provider_is_known_by_its_address(url: str, expected: tuple[object, ...]) -> None:
+    plan = deployment(item("a"))
+    remote = Remote(url=url, model="there", key_file="/etc/llm-appliance/secrets/a.key")
+    route = replace(plan.gateway.routes[0], remote=remote)
+    plan = replace(plan, gateway=replace(plan.gateway, routes=(route,)))
+    found = routes(plan)["models"]["a"]["remote"]
+    assert tuple(found[key] for key in ("scheme", "host", "port", "authority", "path", "upstream")) == expected
+    names = page(plan, "nginx.conf").names
+    assert names["remotes"] == [{"upstream": expected[-1]}]
+    assert bool(names["ca_file"]) == url.startswith("https")
+
+
+def test_all_lua_is_there() -> None:
+    there = {str(path.relative_to(TEMPLATES)) for path in TEMPLATES.rglob("*.lua")}
+    assert there == set(gateway.LUA)
 
 
 def test_each_engine_is_asked_for_its_own_health_page() -> None:
@@ -42,7 +112,7 @@ def test_each_engine_is_asked_for_its_own_health_page() -> None:
 
 def test_the_order_of_the_models_does_not_change_the_routes() -> None:
     first, second = deployment(item("a"), item("b")), deployment(item("b"), item("a"))
-    assert gateway.routes(first.gateway) == gateway.routes(second.gateway)
+    assert gateway.routes(first) == gateway.routes(second)
 
 
 def test_a_model_changes_the_routes_and_nothing_else() -> None:

@@ -20,7 +20,8 @@ from appliance.system.transfer import Wanted, WrongBytesError, transfer
 from appliance.system.web import WebError, answers
 
 __all__ = [
-    "FORMS", "Access", "Found", "Reference", "access", "bring", "find", "is_reference", "parse", "same", "settings",
+    "FORMS", "Access", "Found", "Reference", "access", "bring", "find", "first", "is_reference", "parse", "same",
+    "settings",
 ]  # fmt: skip
 
 PROBE = 3.0
@@ -74,7 +75,7 @@ def find(text: str, here: Access) -> Found:
             hint="run `llm-appliance pull` with network first, or see `llm-appliance config get hub.offline`",
         )
     if not wanted.hub:
-        wanted = replace(wanted, hub=_which(wanted, here))
+        wanted = replace(wanted, hub=first(str(wanted), here))
     hub = _hub(wanted)
     try:
         return _ask(wanted, hub, here)
@@ -93,9 +94,9 @@ def bring(name: str, files: tuple[WeightFile, ...], here: Access) -> None:
         )
     reference = parse_url(missing[0].url)
     hub = _hub(reference)
-    wanted = []
+    wanted, known = [], keep.in_store(here.state)
     for file in missing:
-        if keep.from_cache(file, here.cache, here.state):
+        if keep.from_store(file, here.state, known) or keep.from_cache(file, here.cache, here.state):
             continue
         one = parse_url(file.url)
         path = one.file or file.name
@@ -103,6 +104,8 @@ def bring(name: str, files: tuple[WeightFile, ...], here: Access) -> None:
         wanted.append(
             Wanted(remote=remote, target=keep.waiting(file, here.state), size=file.size, sha256=file.sha256)
         )  # fmt: skip
+    if not wanted:
+        return
     total = sum(one.size for one in wanted)
     here.progress.step("download", f"{name}: {amount_text(total)} from {hub.TITLE}")
     try:
@@ -118,6 +121,9 @@ def parse_url(url: str) -> Reference:
     """Take a file's `url` apart: any path may stand where a source has a GGUF file only."""
     if url.startswith(("https:", "http:")):
         return Reference(hub="https", repository=url)
+    if url.startswith("ollama:"):
+        source, _, blob = url.partition("/sha256:")
+        return replace(parse(source), file=f"sha256:{blob}")
     hub, _, rest = url.partition(":")
     repository, _, tail = rest.partition("@")
     revision, _, path = tail.partition("/")
@@ -131,6 +137,10 @@ def same(ours: str, asked: str) -> bool:
     if ours == asked or not (is_reference(ours) and is_reference(asked)):
         return ours == asked
     one, other = parse(ours), parse(asked)
+    if other.sha256 not in ("", one.sha256):
+        return False
+    if "ollama" in (one.hub, other.hub):  # a tag is part of the name: another one is another model
+        return (one.hub, one.repository, one.revision) == (other.hub, other.repository, other.revision)
     hub, revision = other.hub in ("", one.hub), other.revision == one.revision or not COMMIT.fullmatch(other.revision)
     if not (hub and revision and one.repository == other.repository):
         return False
@@ -143,7 +153,9 @@ def _ask(wanted: Reference, hub: Hub, here: Access) -> Found:
     here.progress.step("hub", f"{wanted} at {hub.TITLE}")
     listing = hub.look(wanted, here.settings)
     choice = choose(wanted, listing)
-    pinned = _pinned(wanted, listing.reference, choice)
+    if listing.note:
+        here.progress.note(f"{wanted}: {listing.note}")
+    pinned = _pinned(listing.reference, choice)
     home = keep.headers(pinned, here.cache)
     weights = headers.read(pinned, listing, choice, hub, here.settings, home, here.progress)
     found = Found(source=str(pinned), weights=weights)
@@ -152,9 +164,9 @@ def _ask(wanted: Reference, hub: Hub, here: Access) -> Found:
     return found
 
 
-def _pinned(wanted: Reference, commit: Reference, choice: Choice) -> Reference:
-    if wanted.hub == "https":
-        return wanted
+def _pinned(commit: Reference, choice: Choice) -> Reference:
+    if commit.sha256:
+        return commit
     return replace(commit, file=choice.tensors[0].path if choice.format == "gguf" else "")
 
 
@@ -173,22 +185,33 @@ def _known(wanted: Reference, here: Access) -> Found | None:
         return None  # of another version of ours
 
 
-def _which(wanted: Reference, here: Access) -> str:
-    """Return the hub that a plain OWNER/REPO is for, and say why."""
-    if here.settings.source != "auto":
-        here.progress.note(f"{wanted}: {here.settings.source}:, as hub.source says")
-        return here.settings.source
+def first(what: str, here: Access) -> str:
+    """Return the hub that something without one is for, and say why. Raises ArtifactError.
+
+    What `hub.source` says; else the first that answers within three seconds of: the one that did the last time, those
+    whose address is configured, the others. Offline nobody is asked.
+    """
+    told = here.settings
+    if told.source != "auto":
+        here.progress.note(f"{what}: {told.source}:, as hub.source says")
+        return told.source
+    homes = {prefix: hubs()[prefix].home(told) for prefix in ("hf", "ms")}
+    last = keep.answered(here.cache)
+    order = sorted(homes, key=lambda prefix: (homes[prefix] != last, prefix not in told.configured))
+    if told.offline:
+        return order[0]
     silent: list[str] = []
-    for prefix in ("hf", "ms"):
-        hub = hubs()[prefix]
-        home = hub.home(here.settings)
-        if answers(home, certificates=here.settings.certificates, seconds=PROBE):
+    for prefix in order:
+        home = homes[prefix]
+        if answers(home, certificates=told.certificates, seconds=PROBE):
             why = f"; {' and '.join(silent)} did not within {PROBE:g} s" if silent else ""
-            here.progress.note(f"{wanted}: {prefix}:, for {home} answers{why}")
+            why = ", as it did the last time" if home == last else f"{why}; remembered"
+            here.progress.note(f"{what}: {prefix}:, for {home} answers{why}")
+            keep.remember_answer(home, here.cache)
             return prefix
         silent.append(home)
     raise ArtifactError(
-        f"{wanted}: neither {' nor '.join(silent)} answered within {PROBE:g} s",
+        f"{what}: neither {' nor '.join(silent)} answered within {PROBE:g} s",
         hint="behind a proxy set https_proxy; behind a mirror: llm-appliance config set hub.endpoint https://MIRROR",
     )
 

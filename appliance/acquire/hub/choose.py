@@ -38,7 +38,7 @@ def choose(wanted: Reference, listing: Listing) -> Choice:
     tensors = tuple(one for one in top if one.path.endswith(".safetensors"))
     gguf = _models(files)
     if wanted.hub == "https" or wanted.file or wanted.pick or (gguf and not tensors):
-        return Choice(format="gguf", tensors=_gguf(wanted, gguf, files))
+        return Choice(format="gguf", tensors=_gguf(wanted, gguf, files), side=tuple(one for one in files if one.side))
     if not tensors:
         raise _nothing(wanted, files)
     side = tuple(one for one in top if is_side(one.path))

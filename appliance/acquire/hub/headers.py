@@ -66,10 +66,12 @@ def _read(
             bar.advance(1)
     weights = inspect(draft / files[0].name if choice.format == "gguf" else draft)
     code = choice.format == "safetensors" and any(one.path.endswith(".py") for one in listing.files)
+    listed = [one.name for one in weights.files]
+    beside = [one.name for one in choice.side if one.name not in listed]
     result = replace(
         weights,
         code=weights.code or code,
-        files=tuple(_remote(one, known[one.name], listing.reference, pinned) for one in weights.files),
+        files=tuple(_remote(known[name], listing.reference, pinned) for name in (*listed, *beside)),
     )
     for one in files:
         (draft / one.name).unlink()
@@ -138,10 +140,7 @@ def _head(file: RemoteFile, form: str, listing: Listing, hub: Hub, settings: Set
             safetensors.parse(stream, file.size, name)  # type: ignore[arg-type]
 
 
-def _remote(found: WeightFile, file: RemoteFile, commit: Reference, pinned: Reference) -> WeightFile:
-    url = (
-        pinned.repository
-        if pinned.hub == "https"
-        else f"{commit.hub}:{commit.repository}@{commit.revision}/{file.path}"
-    )
-    return WeightFile(name=found.name, path="", size=file.size, sha256=file.sha256, url=url)
+def _remote(file: RemoteFile, commit: Reference, pinned: Reference) -> WeightFile:
+    where = str(pinned) if pinned.hub == "ollama" else f"{commit.hub}:{commit.repository}@{commit.revision}"
+    url = pinned.repository if pinned.hub == "https" else f"{where}/{file.path}"
+    return WeightFile(name=file.name, path="", size=file.size, sha256=file.sha256, url=url)

@@ -17,6 +17,10 @@ MANIFEST = 4 << 20
 """Bytes of a file that says what a model in the store is."""
 
 
+ANSWERED = "hub-that-answers"
+"""File of the cache with an address."""
+
+
 def writable(cache: str) -> str:
     """Return the cache, or one of one's own for who may look but not write."""
     nearest = next(path for path in (Path(cache), *Path(cache).parents) if path.exists())
@@ -24,6 +28,21 @@ def writable(cache: str) -> str:
         return cache
     own = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
     return f"{own}/llm-appliance"
+
+
+def answered(cache: str) -> str:
+    """Return the address of the hub that answered when it was last asked which one does; "" = not known."""
+    return read(Path(cache, ANSWERED)).decode(errors="replace").strip()
+
+
+def remember_answer(home: str, cache: str) -> None:
+    """Keep which hub answered: who is out of reach is waited for once, and not by every command."""
+    if answered(cache) != home:
+        path = Path(cache, ANSWERED)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{ANSWERED}.{os.getpid()}")
+        draft.write_text(home + "\n")
+        draft.rename(path)
 
 
 def headers(reference: Reference, cache: str) -> Path:
@@ -51,6 +70,28 @@ def there(file: WeightFile, state: str) -> int:
         except OSError:
             continue
     return 0
+
+
+def in_store(state: str) -> dict[str, Path]:
+    """Return digest -> a file of the store, for the files of all models that came from hubs."""
+    home = Path(state, "store", "models")
+    return {
+        file.sha256: home / model.digest / file.name for model in stored(state) for file in model.weights.files
+    }  # fmt: skip
+
+
+def from_store(file: WeightFile, state: str, known: dict[str, Path]) -> bool:
+    """Take a file that another model in the store has, too; what is there was digested when it came."""
+    path = known.get(file.sha256)
+    target = waiting(file, state)
+    try:
+        if path is None or path.stat().st_size != file.size:
+            return False
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.hardlink_to(path)
+    except OSError:
+        return False  # a file system without hard links
+    return True
 
 
 def from_cache(file: WeightFile, cache: str, state: str) -> bool:

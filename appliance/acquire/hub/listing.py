@@ -19,6 +19,9 @@ class RemoteFile:
     sha256: str = ""
     """Hex; "" where the hub does not tell: it keeps small files in git, under other digests."""
 
+    side: bool = False
+    """It belongs to the GGUF beside it, whatever it is called; small."""
+
     @property
     def name(self) -> str:
         """Its name without directories."""
@@ -32,6 +35,8 @@ class Listing:
     reference: Reference
     """What was asked for, with the commit as its revision."""
     files: tuple[RemoteFile, ...]
+    note: str = ""
+    """What people should know of it."""
 
 
 class Hub(Protocol):

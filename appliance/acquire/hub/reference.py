@@ -13,11 +13,17 @@ FORM = re.compile(
     rf"(?:/(?P<file>{FILE})|:(?P<pick>[A-Za-z0-9_.-]{{1,32}}))?"
 )
 COMMIT = re.compile(r"[0-9a-f]{40}")
+TAG = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,79}"
+OLLAMA = re.compile(
+    rf"ollama:(?P<repository>(?:{TAG}/)?{TAG})(?::(?P<tag>{TAG}))?(?:@sha256:(?P<digest>[0-9a-f]{{64}}))?"
+)
+LATEST = "latest"
+"""Tag that a name of Ollama's registry without one stands for."""
 DIGEST = re.compile(r"sha256=([0-9a-fA-F]{64})")
 WEB = ("https:", "http:")
-ELSEWHERE = ("builtin:", "remote:", "ollama:")
+ELSEWHERE = ("builtin:", "remote:")
 """What looks like a hub's name and is none."""
-FORMS = "hf:OWNER/REPO, hf:OWNER/REPO:Q4_K_M, hf:OWNER/REPO@REVISION/FILE.gguf, the same with ms:"
+FORMS = "hf:OWNER/REPO, hf:OWNER/REPO:Q4_K_M, hf:OWNER/REPO@REVISION/FILE.gguf, the same with ms:, or ollama:NAME:TAG"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,17 +31,17 @@ class Reference:
     """A source, taken apart."""
 
     hub: str
-    """Prefix of the hub's module, `hf`, `ms`, `https`; "" = whichever hub has it."""
+    """Prefix of the hub's module, `hf`, `ms`, `ollama`, `https`; "" = whichever hub has it."""
     repository: str
-    """`OWNER/REPO`; the whole address for a file on the web."""
+    """`OWNER/REPO`, at Ollama's also `NAME`; the whole address for a file on the web."""
     revision: str = ""
-    """Branch, tag or commit; "" = the hub's default branch."""
+    """Branch, tag or commit; "" = the hub's default branch. Ollama's tag."""
     file: str = ""
     """Path of a GGUF file in the repository, maybe with * in it."""
     pick: str = ""
     """Quantisation of the GGUF file that is wanted, `Q4_K_M`."""
     sha256: str = ""
-    """Digest that the source itself promises."""
+    """Digest that the source itself promises, of Ollama's manifest."""
 
     @property
     def pinned(self) -> bool:
@@ -45,12 +51,14 @@ class Reference:
     @property
     def base(self) -> "Reference":
         """What it asks for, whatever the revision."""
-        return replace(self, revision="")
+        return replace(self, sha256="") if self.hub == "ollama" else replace(self, revision="")
 
     def __str__(self) -> str:
         """Return it as people write it."""
         if self.hub == "https":
             return f"{self.repository}#sha256={self.sha256}"
+        if self.hub == "ollama":
+            return f"ollama:{self.repository}:{self.revision}" + (f"@sha256:{self.sha256}" if self.sha256 else "")
         revision = f"@{self.revision}" if self.revision else ""
         file = f"/{self.file}" if self.file else ""
         pick = f":{self.pick}" if self.pick else ""
@@ -66,13 +74,15 @@ def is_reference(text: str) -> bool:
     found = FORM.fullmatch(text)
     if found and not found["hub"]:
         return not (found["repository"].endswith(".gguf") or found["file"])  # DIR/FILE.gguf is a path
-    return found is not None or text.startswith(("hf:", "ms:"))
+    return found is not None or text.startswith(("hf:", "ms:", "ollama:"))
 
 
 def parse(text: str) -> Reference:
     """Take a source apart. Raises SpecError with the forms that there are."""
     if text.startswith(WEB):
         return _web(text)
+    if text.startswith("ollama:"):
+        return _ollama(text)
     found = FORM.fullmatch(text)
     if not found or ".." in (found["file"] or "").split("/") or (found["file"] or "").startswith("/"):
         raise SpecError(f"{text!r} is no model on a hub", hint=FORMS)
@@ -82,6 +92,16 @@ def parse(text: str) -> Reference:
         revision=found["revision"] or "",
         file=found["file"] or "",
         pick=found["pick"] or "",
+    )
+
+
+def _ollama(text: str) -> Reference:
+    found = OLLAMA.fullmatch(text)
+    if not found:
+        hint = "ollama:qwen3, ollama:qwen3:8b, ollama:USER/NAME:TAG, ollama:NAME:TAG@sha256:HEX"
+        raise SpecError(f"{text!r} is no model of Ollama's registry", hint=hint)
+    return Reference(
+        hub="ollama", repository=found["repository"], revision=found["tag"] or LATEST, sha256=found["digest"] or ""
     )
 
 

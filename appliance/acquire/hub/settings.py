@@ -9,6 +9,7 @@ from appliance.system import secret
 
 HUGGING_FACE = "https://huggingface.co"
 MODELSCOPE = "https://modelscope.cn"
+OLLAMA = "https://registry.ollama.ai"
 WHAT = "access token"
 YES = frozenset({"1", "on", "yes", "true"})
 """What huggingface_hub takes for yes."""
@@ -21,22 +22,32 @@ class Settings:
     endpoint: str
     """URL of Hugging Face or of its mirror, without a slash at the end."""
     modelscope: str
+    ollama: str
     source: str
     token_file: str
     offline: bool
+    configured: tuple[str, ...]
+    """Prefixes of the hubs whose address somebody set."""
     certificates: str
     """File of trusted certificates, "" = the library's own."""
 
 
 def settings(hub: Hub, *, offline: bool = False) -> Settings:
     """Return what holds now."""
+    registry = hub.ollama or OLLAMA
     domain = hub.modelscope or _set("MODELSCOPE_ENDPOINT") or _set("MODELSCOPE_DOMAIN") or MODELSCOPE
     return Settings(
         endpoint=(hub.endpoint or _set("HF_ENDPOINT") or HUGGING_FACE).rstrip("/"),
         modelscope=(domain if "://" in domain else f"https://{domain}").rstrip("/"),
+        ollama=(registry if "://" in registry else f"https://{registry}").rstrip("/"),
         source=hub.source,
         token_file=hub.token_file,
         offline=offline or hub.offline or _set("HF_HUB_OFFLINE").lower() in YES,
+        configured=tuple(
+            prefix
+            for prefix, address in (("hf", hub.endpoint or _set("HF_ENDPOINT")), ("ms", domain))
+            if address not in ("", MODELSCOPE)
+        ),
         certificates=certificates(),
     )
 

@@ -122,6 +122,19 @@ class Shelf:
         return tuple(entry for family in self.families for entry in family.models)
 
 
+def load(path: str | None = None, *, state: str = "") -> Shelf:
+    """Return the models of a file, else of the catalog that is kept below `state`, else those of this version.
+
+    A file that has engines only leaves the models as they are. Raises SpecError, UsageError.
+    """
+    from appliance.catalog import document
+
+    for found in (document.file(path) if path is not None else None, document.kept(state)):
+        if found and found.families:
+            return found.models
+    return shelf()
+
+
 @cache
 def shelf() -> Shelf:
     """Return the models that this version knows; read only when a name has to be looked up (0.2 s)."""
@@ -132,18 +145,28 @@ def shelf() -> Shelf:
 def read(text: str, *, source: str) -> Family:
     """Return one family. Raises SpecError with the path of what is wrong."""
     found = codec.load_yaml(Family, text, source=source)
-    for problem in _problems(found):
+    for problem in problems(found):
         raise SpecError(f"{source}: {problem}")
+    return named(found)
+
+
+def named(found: Family) -> Family:
+    """Return a family whose models know it."""
     return replace(found, models=tuple(replace(entry, family=found.family) for entry in found.models))
 
 
-def check(found: Shelf) -> Shelf:
+def unnamed(found: Family) -> Family:
+    """Return a family as its file has it."""
+    return replace(found, models=tuple(replace(entry, family="") for entry in found.models))
+
+
+def check(found: Shelf, source: str = "catalog models") -> Shelf:
     """Return the shelf when no name stands for two models of one size. Raises SpecError."""
     owners: dict[str, str] = {}
     for entry in found.entries:
         for name in dict.fromkeys(map(normal, (entry.id, *entry.aliases, *filter(None, (entry.ollama,))))):
             if name in owners:
-                raise SpecError(f"catalog models: {name} names both {owners[name]} and {entry.id}")
+                raise SpecError(f"{source}: {name} names both {owners[name]} and {entry.id}")
             owners[name] = entry.id
     return found
 
@@ -153,8 +176,8 @@ def normal(name: str) -> str:
     return re.sub(r"[:_/]", "-", name.lower())
 
 
-def _problems(found: Family) -> Iterator[str]:
-    """What the types cannot hold."""
+def problems(found: Family) -> Iterator[str]:
+    """Tell what the types cannot hold, with the path of what is wrong."""
     for name in (found.family, *found.aliases):
         if not NAME.fullmatch(name):
             yield f"{name!r} cannot be a family's name"

@@ -1,4 +1,7 @@
-"""From what people type to models of the catalog: ids, tags, families, a quantisation at the end; near names."""
+"""From what people type to models of the catalog: ids, tags, families, a quantisation at the end; near names.
+
+Without `among` it is about those that come with this version.
+"""
 
 import difflib
 import re
@@ -24,9 +27,9 @@ class Found:
     """What the name asks for, as it was typed."""
 
 
-def find(name: str) -> Found | None:
+def find(name: str, among: Shelf | None = None) -> Found | None:
     """Return what a name stands for; None = nothing is called so."""
-    known = _index()
+    known = index(among) if among else _index()
     bare = name.lower().removesuffix(":latest")
     if entries := known.get(normal(bare)):
         return Found(entries=entries)
@@ -36,9 +39,9 @@ def find(name: str) -> Found | None:
     return None
 
 
-def near(name: str, count: int = 3) -> tuple[str, ...]:
+def near(name: str, among: Shelf | None = None, count: int = 3) -> tuple[str, ...]:
     """Return the names that are most like it."""
-    wanted, known = normal(name), names()
+    wanted, known = normal(name), names(among)
     written = {normal(one): one for one in reversed(known)}
     close = difflib.get_close_matches(wanted, written, n=count, cutoff=0.7)
     inside = [one for one in written if len(wanted) > 2 and wanted in one]
@@ -46,16 +49,15 @@ def near(name: str, count: int = 3) -> tuple[str, ...]:
     return tuple(written[one] for one in ordered)[:count]
 
 
-def search(word: str) -> tuple[Entry, ...]:
+def search(word: str, among: Shelf | None = None) -> tuple[Entry, ...]:
     """Return the models that a word is part of: of a name, the family, the kind or a repository; all for ""."""
-    wanted = normal(word)
-    return tuple(entry for entry in shelf().entries if any(wanted in normal(text) for text in _words(entry)))
+    wanted, found = normal(word), among or shelf()
+    return tuple(entry for entry in found.entries if any(wanted in normal(text) for text in _words(entry)))
 
 
-@cache
-def names() -> tuple[str, ...]:
+def names(among: Shelf | None = None) -> tuple[str, ...]:
     """Return every name, families first."""
-    found = shelf()
+    found = among or shelf()
     families = [name for family in found.families for name in (family.family, *family.aliases)]
     models = [name for entry in found.entries for name in (entry.id, *_tags(entry))]
     return tuple(dict.fromkeys((*families, *models)))

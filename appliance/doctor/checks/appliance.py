@@ -27,6 +27,14 @@ def record(host: Host, facts: Facts) -> Iterator[Finding]:
         yield error(f"{facts.layout.state}/record.json", message, *filter(None, (hint,)), prevents=True)
 
 
+@looks_for("catalog-broken", "the updated catalog cannot be read")
+def catalog(host: Host, facts: Facts) -> Iterator[Finding]:
+    """Nothing can be planned until it can, or is taken back."""
+    message, hint = facts.catalog_failure
+    if message:
+        yield error(f"{facts.layout.state}/catalog.json", message, *filter(None, (hint,)), prevents=True)
+
+
 @looks_for("run-unfinished", "the last run ended before everything was healthy")
 def unfinished(host: Host, facts: Facts) -> Iterator[Finding]:
     """The next run finishes its job, or takes it back."""

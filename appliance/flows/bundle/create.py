@@ -79,7 +79,7 @@ def create(
             acquire.engines(deployment, site.machine, source, site.progress)
             _bring_from_hubs(site, deployment, source)
         found = contents.gather(site, deployment, wanted.packages, source, system=(host or here).os, dry_run=dry_run)
-        target = _target(deployment, host or here, here, terms)
+        target = _target(deployment, host or here, here, terms, site.layout.state)
         if dry_run:
             size = sum(found.sizes(wanted.base.keys if wanted.base else frozenset()))
             return Created(index=None, files=(wanted.target,), key=None, size=size, components=())
@@ -136,8 +136,8 @@ def _bring_from_hubs(site: Site, deployment: Deployment, source: Source) -> None
             acquire.add(model, access)
 
 
-def _target(deployment: Deployment, host: Host, here: Host, terms: converge.Terms) -> Target:
-    rows = load_catalog(terms.catalog).releases
+def _target(deployment: Deployment, host: Host, here: Host, terms: converge.Terms, state: str) -> Target:
+    rows = load_catalog(terms.catalog, state=state).releases
     drivers: dict[str, str] = {}
     for one in deployment.services:
         lowest = next(

@@ -3,7 +3,8 @@
 `python -m appliance.system.prepare.ollama ADDRESS NAME FILE CONTEXT GPU_LAYERS THREADS`
 
 The calls are those of its own client library: the file as a blob, under its digest, unless it is there already; then a
-model made of it; then an empty prompt, which loads it.
+model made of it; then an empty prompt, which loads it. What came with the file from Ollama's registry, as
+`ollama.template` and its like beside it, is given along; the plan's context goes before the model's own parameters.
 """
 
 import hashlib
@@ -17,6 +18,10 @@ PATIENCE: Final = 24 * 3600
 """Seconds; the runtime's own limit is the one that counts."""
 
 
+DOCUMENTS: Final = {"params": "parameters", "messages": "messages"}
+"""Layers that hold JSON -> what /api/create calls them."""
+
+
 def main() -> int:
     """Make and load the model; 1 with what was answered when that fails."""
     address, name, file, *numbers = sys.argv[1:]
@@ -25,16 +30,29 @@ def main() -> int:
     with path.open("rb") as stream:
         digest = f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
     parameters = {"num_ctx": context, "num_gpu": gpu_layers, "num_thread": threads}
-    made = {"model": name, "stream": False, "files": {path.name: digest}, "parameters": parameters}
+    made: dict[str, Any] = {"model": name, "stream": False, "files": {path.name: digest}}
     try:
+        made |= _beside(path.parent)
+        made["parameters"] = {**made.get("parameters", {}), **parameters}
         if _send(address, "HEAD", f"/api/blobs/{digest}") != 200:
             _upload(address, digest, path)
         _tell(address, "/api/create", made)
         _tell(address, "/api/generate", {"model": name, "stream": False, "keep_alive": -1})
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         sys.stderr.write(f"ollama does not take {name}: {str(error) or type(error).__name__}\n")
         return 1
     return 0
+
+
+def _beside(home: Path) -> dict[str, Any]:
+    """Return what else the model is made of. Raises OSError, ValueError."""
+    texts = {path.name.removeprefix("ollama."): path.read_text() for path in sorted(home.glob("ollama.*"))}
+    found: dict[str, Any] = {key: texts[key] for key in ("template", "system") if key in texts}
+    found |= {field: json.loads(texts[key]) for key, field in DOCUMENTS.items() if key in texts}
+    if licences := [text for key, text in texts.items() if key.partition("-")[0] == "license"]:
+        found["license"] = licences
+    config = json.loads(texts.get("config", "{}"))
+    return found | {key: config[key] for key in ("renderer", "parser", "requires") if config.get(key)}
 
 
 def _upload(address: str, digest: str, path: Path) -> None:

@@ -22,6 +22,8 @@ C = "0123456789" * 4
         ("hf:Qwen/Qwen3-8B-GGUF:Q4_K_M", "hf", "", "", "Q4_K_M"),
         ("hf:Qwen/Qwen3-8B-GGUF@v1:Q4_K_M", "hf", "v1", "", "Q4_K_M"),
         ("hf:Qwen/Qwen3-8B-GGUF/*Q4*.gguf", "hf", "", "*Q4*.gguf", ""),
+        ("ollama:qwen3:8b", "ollama", "8b", "", ""),
+        (f"ollama:somebody/tuned:v1@sha256:{'0' * 64}", "ollama", "v1", "", ""),
     ],
 )
 def test_a_source_is_taken_apart(text: str, hub: str, revision: str, file: str, pick: str) -> None:
@@ -63,3 +65,16 @@ def test_what_is_pinned_is_what_was_asked_for() -> None:
         assert same(ours, asked), asked
     for asked in ("ms:o/r", "hf:o/other", "hf:o/r:Q8_0", f"hf:o/r@{C[::-1]}", "hf:o/r/b.gguf", "/o/r"):
         assert not same(ours, asked), asked
+
+
+def test_a_digest_that_is_named_is_part_of_what_is_asked_for() -> None:
+    one, other = "0" * 64, "1" * 64
+    assert same(f"https://a/b.gguf#sha256={one}", f"https://a/b.gguf#sha256={one}")
+    assert not same(f"https://a/b.gguf#sha256={one}", f"https://a/b.gguf#sha256={other}")
+    ours = f"ollama:qwen3:8b@sha256:{one}"
+    assert same(ours, "ollama:qwen3:8b")
+    assert same(ours, ours)
+    for asked in ("ollama:qwen3", "ollama:qwen3:4b", f"ollama:qwen3:8b@sha256:{other}", "hf:o/qwen3", "o/qwen3"):
+        assert not same(ours, asked), asked
+    assert not same(f"ollama:me/x:latest@sha256:{one}", "me/x")
+    assert str(parse("ollama:qwen3")) == "ollama:qwen3:latest"

@@ -26,6 +26,11 @@ def test_a_record_that_cannot_be_read() -> None:
     assert found.remedy == ("move it away",)
 
 
+def test_a_kept_catalog_that_cannot_be_read() -> None:
+    found = only("catalog-broken", SOUND, facts(catalog_failure=("catalog.json: not JSON", "take it back")))
+    assert found.remedy == ("take it back",)
+
+
 def test_a_run_that_was_killed() -> None:
     killed = replace(installed(), record=record(confirmed=False))
     assert only("run-unfinished", SOUND, killed).remedy == ("llm-appliance install",)

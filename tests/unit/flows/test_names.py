@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from appliance import catalog, specfile
+from appliance import catalog, codec, specfile
+from appliance.catalog import document
 from appliance.catalog.models.names import find
 from appliance.domain.host import Host
 from appliance.domain.spec import SMOKE, ApplianceSpec, ModelSpec, Tuning
@@ -242,6 +243,41 @@ def test_a_source_is_known_again_with_a_commit_and_a_file_in_it(source: str, sam
     bf16 = choices(found.entries[0])[0]
     assert names._stands_for("hf:Qwen/Qwen3-8B@0123abc", bf16)
     assert not names._stands_for("hf:Qwen/Qwen3-8B-FP8@0123abc", bf16)
+
+
+def test_a_tag_of_ollama_is_known_again_with_a_digest_behind_it() -> None:
+    found = find("qwen3:8b")
+    assert found
+    (one,) = choices(found.entries[0], "ollama")
+    assert one.source == "ollama:qwen3:8b"
+    assert names._stands_for(f"ollama:qwen3:8b@sha256:{'0' * 64}", one)
+    assert not names._stands_for(f"ollama:qwen3:4b@sha256:{'0' * 64}", one)
+
+
+def test_a_tag_of_ollama_is_one_quantisation() -> None:
+    for name, kind in (("qwen3:8b", "Q4_K_M"), ("gpt-oss:20b", "mxfp4"), ("qwen3-embedding:0.6b", "Q8_0")):
+        found = find(name)
+        assert found
+        assert [one.quantisation for one in choices(found.entries[0], "ollama")] == [kind]
+        assert choices(found.entries[0], "ollama", "q6_k") == ()
+    asked_for = asked("qwen3:8b", host=CPU, wish=Wish(hub="ollama"))
+    assert (asked_for.source, asked_for.name) == ("ollama:qwen3:8b", "qwen3-8b")
+    with pytest.raises(HostError, match="the catalog knows no qwen3-8b in q8_0 at Ollama"):
+        asked("qwen3:8b", host=CPU, wish=Wish(hub="ollama", quantisation="q8_0"))
+
+
+def test_a_name_of_a_kept_catalog_is_known(tmp_path: Path) -> None:
+    own = document.packaged()
+    family = next(one for one in own.families if one.family == "qwen3")
+    model = next(one for one in family.models if one.id == "qwen3-0.6b")
+    new = replace(family, family="novel", aliases=(), models=(replace(model, id="novel-1b", aliases=(), ollama=""),))
+    where, _ = site()
+    where = replace(where, layout=replace(where.layout, state=str(tmp_path)))
+    document.place(str(tmp_path)).write_text(codec.dump_json(replace(own, families=(new,))))
+    found = resolve(where, ModelSpec(name="novel", source=""), Wish(), converge.Terms(), H100).model
+    assert found.source == "hf:Qwen/Qwen3-0.6B"
+    with pytest.raises(UsageError, match="no model of the catalog is called 'qwen3'"):
+        resolve(where, ModelSpec(name="qwen3", source=""), Wish(), converge.Terms(), H100)
 
 
 def test_without_a_record_all_memory_is_left() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from appliance import codec
-from appliance.domain.deployment import Deployment, Model, Refusal, Route
+from appliance.domain.deployment import Deployment, Model, Refusal
 from appliance.domain.host import Port
 from appliance.domain.spec import ApplianceSpec
 from appliance.errors import HostError, SpecError
@@ -80,14 +80,9 @@ def test_several_replicas_are_numbered_and_share_the_processors() -> None:
     assert {service.model for service in plan.services} == {"tiny"}
     assert {service.threads for service in plan.services} == {2}
     assert len({service.socket for service in plan.services}) == 3
-    assert plan.gateway.routes == (
-        Route(
-            name="tiny",
-            upstream_model="tiny",
-            health="/health",
-            replicas=tuple((f"tiny_{n}", f"unix:/run/llm-appliance/tiny_{n}/engine.sock") for n in (1, 2, 3)),
-        ),
-    )
+    (route,) = plan.gateway.routes
+    assert (route.name, route.upstream_model, route.health) == ("tiny", "tiny", "/health")
+    assert route.replicas == tuple((f"tiny_{n}", f"unix:/run/llm-appliance/tiny_{n}/engine.sock") for n in (1, 2, 3))
 
 
 def test_a_replica_has_at_least_one_thread() -> None:

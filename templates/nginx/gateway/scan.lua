@@ -1,4 +1,5 @@
 --- Finds the `model` of a JSON request body without decoding the rest of it.
+-- For bodies in memory, which are short: here the string library is faster than pointers, whose loops are not compiled.
 
 local cjson = require "cjson.safe"
 
@@ -97,7 +98,7 @@ local function member(text, at)
 end
 
 --- Finds the top-level `model`. Returns a problem in words, or nil; the model's name, nil when there is none; and the
---- positions of the first and the last byte of its value, quotes included.
+--- positions of the first and the last byte of its value, quotes included, counted from 0.
 local function model(text)
     local at = skip_space(text, 1)
     if not at or byte(text, at) ~= OBJECT then
@@ -138,7 +139,7 @@ local function model(text)
     if not name then
         return "`model` must be a string"
     end
-    return nil, name, first, last
+    return nil, name, first - 1, last - 1
 end
 
 return { model = model }

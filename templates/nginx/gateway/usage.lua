@@ -1,0 +1,100 @@
+--- The end of each answer, kept in a buffer outside Lua: there stand the numbers of tokens.
+
+local ffi = require "ffi"
+require "resty.core.param"
+
+local C, cast, text_of = ffi.C, ffi.cast, ffi.string
+local match = string.match
+local bytes = ffi.typeof "const uint8_t *"
+
+local HEAD, KEPT, SIZE = 512, 2048, 4096
+ffi.cdef("struct gw_tail { int head_size, size; uint8_t head[" .. HEAD .. "], text[" .. SIZE .. "]; };")
+ffi.cdef "void *memmove(void *to, const void *from, size_t size);"
+
+local AGAIN = -2
+local data, length = ffi.new("unsigned char *[1]"), ffi.new("size_t[1]")
+
+local free = {}
+
+local M = {}
+
+local function keep(tail, from, size)
+    if tail.size == 0 and tail.head_size == 0 and size > KEPT then
+        ffi.copy(tail.head, from, HEAD)
+        tail.head_size = HEAD
+    end
+    if size >= KEPT then
+        ffi.copy(tail.text, from + (size - KEPT), KEPT)
+        tail.size = KEPT
+        return
+    end
+    if tail.size + size > SIZE then
+        C.memmove(tail.text, tail.text + (tail.size - KEPT), KEPT)
+        tail.size = KEPT
+    end
+    ffi.copy(tail.text + tail.size, from, size)
+    tail.size = tail.size + size
+end
+
+--- Keeps the piece of an answer that is on its way to the client; returns how many bytes it has.
+function M.note(one, request)
+    -- As a Lua string each piece would be hashed and kept until the collector comes: half the price of a token.
+    local rc = C.ngx_http_lua_ffi_get_body_filter_param_body(request, data, length)
+    local size = tonumber(length[0])
+    if size == 0 then
+        return 0
+    end
+    local tail = one.tail
+    if not tail then
+        tail = table.remove(free) or ffi.new("struct gw_tail")
+        tail.size, tail.head_size = 0, 0
+        one.tail = tail
+    end
+    if rc ~= AGAIN then
+        keep(tail, cast(bytes, data[0]), size)
+    else
+        local buffer = ffi.new("uint8_t[?]", size)
+        C.ngx_http_lua_ffi_copy_body_filter_param_body(request, buffer)
+        keep(tail, cast(bytes, buffer), size)
+    end
+    return size
+end
+
+--- Takes the buffer back.
+function M.done(one)
+    if one.tail then
+        free[#free + 1] = one.tail
+        one.tail = nil
+    end
+end
+
+-- OpenAI's, the Responses API's and Anthropic's, Ollama's, and llama.cpp's own beside its answers. The last one counts.
+local IN = { "prompt_tokens", "input_tokens", "prompt_eval_count", "prompt_n" }
+local OUT = { "completion_tokens", "output_tokens", "eval_count", "predicted_n" }
+for n = 1, #IN do
+    IN[n], OUT[n] = '.*"' .. IN[n] .. '"%s*:%s*(%d+)', '.*"' .. OUT[n] .. '"%s*:%s*(%d+)'
+end
+
+local function counts(text)
+    for n = 1, #IN do
+        local taken = match(text, IN[n])
+        if taken then
+            return tonumber(taken), tonumber(match(text, OUT[n]) or 0)
+        end
+    end
+end
+
+--- Tokens of the request and of its answer; nil where the engine does not say.
+function M.tokens(one)
+    local tail = one.tail
+    if not tail then
+        return nil
+    end
+    local taken, given = counts(text_of(tail.text, tail.size))
+    if not taken and tail.head_size > 0 then
+        return counts(text_of(tail.head, tail.head_size))
+    end
+    return taken, given
+end
+
+return M
