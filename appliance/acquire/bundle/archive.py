@@ -1,27 +1,24 @@
 """Writes a bundle in one pass: payloads as they come, then index and signature into the place left for them."""
 
 import hashlib
-import json
-import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from appliance import codec
 from appliance.acquire.bundle.files import identity
+from appliance.acquire.bundle.fills import Bytes, Chunks, File
+from appliance.acquire.bundle.journal import Journal
 from appliance.bundle import index as indexes
 from appliance.bundle import oci, parts, tar
 from appliance.bundle.index import CHUNK, Base, Index, Payload
-from appliance.errors import ArtifactError, SpecError
+from appliance.errors import ArtifactError
 from appliance.report import Bar
 from appliance.system.pump import Fill, pump
 from appliance.system.spool import Spool
 
 SETTLED: Final = 64 << 20
 """Bytes after which what was written is brought to the disk and into the journal: as much may be written again."""
-WINDOW: Final = 64 << 20
 DESCRIBING: Final = ("plan", "sbom", "manifest")
 """Kinds of payloads that every bundle has of its own, whatever the target has."""
 
@@ -45,7 +42,7 @@ class Archive:
         self.payloads: list[Payload] = []
         self.left_out: dict[str, Base] = {}
         self._known: set[str] = set()
-        self._journal = _Journal(target.with_name(f".{target.name}.journal"), f"{mark} {slot} {split} {chunk}")
+        self._journal = Journal(target.with_name(f".{target.name}.journal"), f"{mark} {slot} {split} {chunk}")
         self._unsettled = 0
 
     def __enter__(self) -> Self:
@@ -63,11 +60,11 @@ class Archive:
 
     def add(self, kind: str, content: bytes) -> str:
         """Add a small payload and return its digest."""
-        return self.stream(kind, len(content), _Bytes(content), known=hashlib.sha256(content).hexdigest())
+        return self.stream(kind, len(content), Bytes(content), known=hashlib.sha256(content).hexdigest())
 
     def file(self, kind: str, path: Path, size: int, *, known: str = "") -> str:
         """Add a file; with `known` its digest must be that one. Raises ArtifactError when it changed meanwhile."""
-        with _File(path) as fill:
+        with File(path) as fill:
             return self.stream(kind, size, fill, known=known, name=str(path))
 
     def stream(self, kind: str, size: int, fill: Fill, *, known: str = "", name: str = "") -> str:
@@ -151,7 +148,7 @@ class Archive:
 
     def _write(self, kind: str, size: int, fill: Fill, known: str, name: str) -> Payload:
         offset = place = tar.data(self._place)
-        whole, chunks = hashlib.sha256(), _Chunks(self._chunk if size > self._chunk else 0)
+        whole, chunks = hashlib.sha256(), Chunks(self._chunk if size > self._chunk else 0)
 
         def take(view: memoryview) -> None:
             nonlocal place
@@ -185,153 +182,6 @@ class Archive:
         self._known.add(payload.digest)
         self._place = tar.after(payload.offset, payload.size)
         return payload.digest
-
-
-class _Journal:
-    """What of a bundle is on the disk for sure, one payload a line."""
-
-    def __init__(self, path: Path, mark: str) -> None:
-        self._path = path
-        self._mark = hashlib.sha256(mark.encode()).hexdigest()
-        self.lines = self._read()
-        self._next = 0
-        self._waiting: list[Payload] = []
-        self._stream: int | None = None
-
-    def _read(self) -> list[Payload]:
-        try:
-            first, *rest = self._path.read_bytes().split(b"\n")
-        except (OSError, ValueError):
-            return []
-        found: list[Payload] = []
-        if first.decode(errors="replace") != self._mark:
-            return []
-        for line in rest:
-            try:
-                found.append(codec.load_json(Payload, line, source=str(self._path), limit=indexes.LARGEST))
-            except SpecError:
-                break  # the line that the kill cut off
-        return found
-
-    def keep(self, size: int) -> None:
-        """Forget what lies beyond so many bytes."""
-        fits = [one.offset + one.size <= size for one in self.lines]
-        del self.lines[fits.index(False) if False in fits else len(fits) :]
-
-    def next(self) -> Payload | None:
-        """Return the next payload that is done already."""
-        if self._next >= len(self.lines):
-            return None
-        self._next += 1
-        return self.lines[self._next - 1]
-
-    def add(self, payload: Payload) -> None:
-        """Remember a payload until it is on the disk."""
-        self._waiting.append(payload)
-
-    def flush(self) -> None:
-        """Write down what is on the disk now."""
-        if self._stream is None:
-            kept = [self._mark, *(json.dumps(asdict(one)) for one in self.lines)]
-            draft = self._path.with_name(f"{self._path.name}.new")
-            draft.write_text("\n".join(kept) + "\n")
-            draft.replace(self._path)
-            self._stream = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-        text = "".join(json.dumps(asdict(one)) + "\n" for one in self._waiting)
-        os.write(self._stream, text.encode())
-        os.fsync(self._stream)
-        self._waiting.clear()
-
-    def remove(self) -> None:
-        """Forget everything."""
-        self.close()
-        self._path.unlink(missing_ok=True)
-
-    def close(self) -> None:
-        """Let go of the file."""
-        if self._stream is not None:
-            os.close(self._stream)
-            self._stream = None
-
-
-class _Chunks:
-    """Digests of each chunk."""
-
-    def __init__(self, chunk: int) -> None:
-        self._chunk, self._have = chunk, 0
-        self._digest = hashlib.sha256()
-        self._done: list[str] = []
-
-    def __call__(self, view: memoryview) -> None:
-        while view:
-            some = view[: self._chunk - self._have]
-            self._digest.update(some)
-            self._have += len(some)
-            view = view[len(some) :]
-            if self._have == self._chunk:
-                self._done.append(self._digest.hexdigest())
-                self._digest, self._have = hashlib.sha256(), 0
-
-    def digests(self) -> tuple[str, ...]:
-        """Return them all."""
-        return (*self._done, self._digest.hexdigest()) if self._have else tuple(self._done)
-
-
-class _Bytes:
-    def __init__(self, content: bytes) -> None:
-        self._left = memoryview(content)
-
-    def __call__(self, view: memoryview) -> int:
-        some = self._left[: len(view)]
-        view[: len(some)] = some
-        self._left = self._left[len(some) :]
-        return len(some)
-
-
-class _File:
-    """A file that is read once: it does not push all else out of the page cache."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._stream, self._place, self._dropped = path, -1, 0, 0
-
-    def __enter__(self) -> Self:
-        self._stream = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        os.posix_fadvise(self._stream, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        os.close(self._stream)
-
-    def __call__(self, view: memoryview) -> int:
-        got = os.preadv(self._stream, (view,), self._place)
-        self._place += got
-        if self._place - self._dropped >= WINDOW:
-            os.posix_fadvise(self._stream, self._dropped, self._place - self._dropped, os.POSIX_FADV_DONTNEED)
-            self._dropped = self._place
-        return got
-
-
-class Concatenation:
-    """Small files, one after the other; hands out their bytes as a Fill does."""
-
-    def __init__(self, paths: Iterable[Path]) -> None:
-        """Read each when its turn comes."""
-        self._paths = iter(paths)
-        self._left = memoryview(b"")
-
-    def __call__(self, view: memoryview) -> int:
-        """Put the next bytes into `view`."""
-        while not self._left:
-            path = next(self._paths, None)
-            if path is None:
-                return 0
-            self._left = memoryview(path.read_bytes())
-        some = self._left[: len(view)]
-        view[: len(some)] = some
-        self._left = self._left[len(some) :]
-        return len(some)
 
 
 def chunk_size(total: int) -> int:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from appliance.acquire.bundle.archive import Archive, Concatenation
+from appliance.acquire.bundle.archive import Archive
+from appliance.acquire.bundle.fills import Concatenation
 from appliance.bundle import tree as trees
 from appliance.bundle.tree import LARGE, PYTHON, Node, Tree
 from appliance.errors import ArtifactError
