@@ -133,12 +133,13 @@ def verify(prefix: Prefix = "", as_json: Json = False) -> int:
 
 def uninstall(
     purge_models: Annotated[bool, typer.Option("--purge-models", help="Remove the weights in the store too.")] = False,
+    purge_keys: Annotated[bool, typer.Option("--purge-keys", help="Remove keys of clients and providers too.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     dry_run: DryRun = False,
     prefix: Prefix = "",
     as_json: Json = False,
 ) -> int:
-    """Remove exactly what was written here; weights stay unless --purge-models is given."""
+    """Remove exactly what was written here; weights and keys stay unless told otherwise."""
     import sys
 
     from appliance.flows import operate
@@ -151,7 +152,7 @@ def uninstall(
         return finish(Result(command="uninstall", data={"files": lines}, text="\n".join(lines)), as_json=as_json)
     if purge_models and sys.stdin.isatty() and not yes:
         typer.confirm("Remove all weights in the store too?", abort=True, err=True)
-    left = operate.uninstall(here, purge_models=purge_models)
+    left = operate.uninstall(here, purge_models=purge_models, purge_keys=purge_keys)
     text = "uninstalled" + "".join(f"\nleft behind: {path}" for path in left)
     code = finish(Result(command="uninstall", data={"removed": paths, "left": left}, text=text), as_json=as_json)
     remove_program()

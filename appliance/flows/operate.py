@@ -61,8 +61,8 @@ def log_command(site: Site, model: str, *, follow: bool, lines: int) -> Command:
     return runtime(deployment.runtime).logs(deployment, service, follow=follow, lines=lines)
 
 
-def uninstall(site: Site, *, purge_models: bool) -> tuple[str, ...]:
-    """Take everything away that we wrote; weights stay unless told otherwise. Return what is left behind."""
+def uninstall(site: Site, *, purge_models: bool, purge_keys: bool = False) -> tuple[str, ...]:
+    """Take everything away that we wrote; weights and keys stay unless told otherwise. Return what is left behind."""
     layout = site.layout
     require_rights(site)
     with lock(Path(layout.state, "lock"), site.command):
@@ -72,7 +72,13 @@ def uninstall(site: Site, *, purge_models: bool) -> tuple[str, ...]:
         doomed = [layout.cache, layout.log, layout.run, f"{layout.state}/generations"]
         doomed += [f"{layout.state}/engines", f"{layout.state}/gateway", f"{layout.state}/bundles"]
         doomed += [f"{layout.state}/store"] if purge_models else []
-        Path(layout.keys).unlink(missing_ok=True)
+        keys = [path for path in (layout.keys, f"{layout.etc}/secrets") if Path(path).exists()]
+        if purge_keys:
+            Path(layout.keys).unlink(missing_ok=True)
+            doomed.append(f"{layout.etc}/secrets")
+        else:
+            # Nobody can make them again: clients have what belongs to them.
+            left += tuple(keys)
         for path in doomed:
             shutil.rmtree(path, ignore_errors=True)
         for name in ("catalog.json", "lock"):

@@ -44,8 +44,12 @@ local function refuse_starting(model, seconds)
     )
 end
 
+local function allow(method)
+    ngx.header.allow = method == "GET" and "GET, HEAD" or method
+end
+
 local function refuse_method(allowed, method)
-    ngx.header.allow = allowed == "GET" and "GET, HEAD" or allowed
+    allow(allowed)
     return refuse(405, "method_not_allowed", "use " .. allowed .. " here, not " .. errors.shown(method))
 end
 
@@ -451,6 +455,11 @@ function M.failure(known_status)
     local status, one = known_status or ngx.status, requests.get()
     if one and one.first and (status == 502 or status == 504) then
         return refuse_failed(one, status)
+    end
+    if status == 405 then
+        -- nginx refuses TRACE itself.
+        local entry = paths.resolve(ngx.var.request_uri:match("^[^?]*"))
+        allow(entry and entry.method or "POST")
     end
     local known = FAILURES[status] or { "error", "the request cannot be served" }
     return refuse(status == 497 and 400 or status, known[1], known[2])

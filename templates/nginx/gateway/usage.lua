@@ -72,7 +72,8 @@ end
 local IN = { "prompt_tokens", "input_tokens", "prompt_eval_count", "prompt_n" }
 local OUT = { "completion_tokens", "output_tokens", "eval_count", "predicted_n" }
 for n = 1, #IN do
-    IN[n], OUT[n] = '.*"' .. IN[n] .. '"%s*:%s*(%d+)', '.*"' .. OUT[n] .. '"%s*:%s*(%d+)'
+    -- Without the ^ a text that has none of them is searched once more from each of its bytes.
+    IN[n], OUT[n] = '^.*"' .. IN[n] .. '"%s*:%s*(%d+)', '^.*"' .. OUT[n] .. '"%s*:%s*(%d+)'
 end
 
 local function counts(text)
