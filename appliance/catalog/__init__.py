@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -65,6 +65,17 @@ def catalog() -> Catalog:
     for problem in problems(read):
         raise SpecError(f"{source}: {problem}")
     return read
+
+
+def only(rows: Catalog, artifacts: tuple[Artifact, ...]) -> Catalog:
+    """Return the catalog less what is made of anything else than these artifacts, whatever machine they are for."""
+    there = {(one.kind, one.name, one.ref) for one in artifacts}
+    kept = (
+        replace(row, artifacts=tuple(one for one in row.artifacts if (one.kind, one.name, one.ref) in there))
+        for row in rows.releases
+    )
+    whole = zip(kept, rows.releases, strict=True)
+    return replace(rows, releases=tuple(row for row, before in whole if row.artifacts or not before.artifacts))
 
 
 @cache

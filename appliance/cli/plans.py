@@ -63,7 +63,7 @@ def install(
     from appliance.flows import converge
 
     here = site(prefix, as_json=as_json)
-    edit = _settings(runtime, listen, insecure, tls_certificate, tls_key)
+    edit = settings(runtime, listen, insecure, tls_certificate, tls_key)
     terms = converge.Terms(catalog=catalog, replan=replan, ignore=tuple(ignore or ()), offline=offline)
     if dry_run:
         planned = converge.planned(here, lambda spec: converge.with_smoke(edit(spec)), terms)
@@ -88,7 +88,7 @@ def plan(
     from appliance import codec
     from appliance.flows import converge, documents
 
-    edit = _settings(runtime, listen, insecure, tls_certificate, tls_key)
+    edit = settings(runtime, listen, insecure, tls_certificate, tls_key)
     terms = converge.Terms(catalog=catalog, replan=replan)
     other = documents.read_host(host) if host else None
     here = site(prefix, as_json=as_json)
@@ -194,7 +194,7 @@ def report(command: str, done: "Converged", more: dict[str, Any] | None = None, 
     return finish(Result(command=command, data=data, text="\n".join(lines)), as_json=as_json)
 
 
-def _settings(runtime: str, listen: str, insecure: bool, certificate: str, key: str) -> "Edit":
+def settings(runtime: str, listen: str, insecure: bool, certificate: str = "", key: str = "") -> "Edit":
     """Return the edit that the options ask for; an option that is not given leaves what is configured."""
     from appliance.domain.spec import ApplianceSpec, Tls
     from appliance.specfile import parse_listen

@@ -73,7 +73,7 @@ def uninstall(site: Site, *, purge_models: bool, purge_keys: bool = False) -> tu
         left = remove_everything(record, site.generations, site.machine) if record else ()
         left += _remove_images(site)
         doomed = [layout.cache, layout.log, layout.run, f"{layout.state}/generations"]
-        doomed += [f"{layout.state}/engines", f"{layout.state}/gateway", layout.sockets]
+        doomed += [f"{layout.state}/{name}" for name in ("engines", "gateway", "bundles")] + [layout.sockets]
         doomed += [f"{layout.state}/store"] if purge_models else []
         keys = [path for path in (layout.keys, f"{layout.etc}/secrets") if Path(path).exists()]
         if purge_keys:
