@@ -2,7 +2,6 @@
 
 import difflib
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,25 +9,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from appliance import acquire, codec, keyring, specfile, verify
-from appliance.acquire import hub, images, store
+from appliance.acquire import hub, store
 from appliance.acquire import models as model_files
 from appliance.acquire.source import Carried, Source
 from appliance.apply import Report, apply, differences
 from appliance.catalog import load as load_catalog
 from appliance.catalog import only, providers
-from appliance.detect import detect, ports
+from appliance.detect import detect
 from appliance.detect.proxies import proxies
 from appliance.domain.changes import Changeset, File, Record
 from appliance.domain.deployment import Deployment, Model
 from appliance.domain.host import Host
 from appliance.domain.spec import SMOKE, ApplianceSpec, ModelSpec, Proxy
 from appliance.errors import ArtifactError, HostError, SpecError
-from appliance.flows import doctor
+from appliance.flows import doctor, preflight
 from appliance.flows.site import Site, require_rights, unknown_model
 from appliance.plan import plan as decide
 from appliance.render.pages import render
-from appliance.report import amount_text
-from appliance.system.http import port_is_free
 from appliance.system.lock import lock
 from appliance.system.machine import go_out_by
 
@@ -277,8 +274,7 @@ def compared(site: Site, changes: Changeset) -> Planned:
 def bring_about(site: Site, changes: Changeset, source: Source, *, doubted: str = "") -> Converged:
     """Acquire, apply and verify, under the lock; `doubted`: the path of a key that was not in force before."""
     deployment = changes.deployment
-    _preflight(site, deployment, source)
-    _refuse_conflicts(site, deployment)
+    preflight.require(site, deployment, source)
     site.progress.step("acquire", "engine, gateway and weights")
     source = replace(source, state=site.layout.state)
     acquire.acquire(deployment, site.machine, source, site.progress)
@@ -314,50 +310,6 @@ def _planned(site: Site, changes: Changeset, record: Record | None, host: Host) 
         old, new = (text.decode(errors="replace").splitlines(keepends=True) for text in (there, wanted.get(path, b"")))
         parts += difflib.unified_diff(old, new, f"now: {path}", f"then: {path}")
     return Planned(changes=changes, pending=pending, diff="".join(parts), host=host)
-
-
-def _refuse_conflicts(site: Site, deployment: Deployment) -> None:
-    """Refuse an image that is here and that NVIDIA's toolkit would not start. Raises HostError."""
-    if any(one.container and one.container.requests for one in deployment.started):
-        images.refuse_conflicts(deployment, detect(site.machine, state=site.layout.state))
-
-
-def _preflight(site: Site, deployment: Deployment, source: Source) -> None:
-    """Refuse what would fail later, with the numbers. Raises HostError."""
-    spec = deployment.spec
-    record = site.generations.record()
-    # By the port alone: 127.0.0.1 and 0.0.0.0 are in each other's way, and our own gateway makes room.
-    ours = record is not None and record.deployment.spec.port == spec.port
-    if spec.port < 1024 and os.geteuid() != 0:
-        raise HostError(f"port {spec.port} needs root", hint="choose one above 1023, for example 8080")
-    if not port_is_free(spec.host, spec.port) and not (ours and _gateway_runs(site)):
-        holder = ports.holder(site.machine, spec.port)
-        raise HostError(
-            f"port {spec.port} is taken{f' by {holder}' if holder else ''}",
-            hint=f"stop it, or choose another: --listen {spec.host}:{spec.port + 1}",
-        )
-    engines, weights = acquire.missing(deployment, source.bundle)
-    refuse_small_disk(deployment.layout.state, engines, weights)
-
-
-def _gateway_runs(site: Site) -> bool:
-    record = site.generations.record()
-    states = verify.states(record.deployment, site.machine) if record else ()
-    return any(state.name == "gateway" and state.state in ("running", "starting") for state in states)
-
-
-def refuse_small_disk(state: str, engines: int, weights: int) -> None:
-    """Raise HostError when so many bytes find no room there."""
-    path = Path(state)
-    while not path.exists():
-        path = path.parent
-    free = shutil.disk_usage(path).free
-    if engines + weights > free:
-        raise HostError(
-            f"{path}: {amount_text(free)} free, {amount_text(engines + weights)} needed "
-            f"(engines {amount_text(engines)}, weights {amount_text(weights)})",
-            hint="make room there, or mount a larger disk",
-        )
 
 
 def _refuse_dead_links(models: tuple[Model, ...], site: Site, bundle: Carried | None) -> None:

@@ -10,7 +10,7 @@ from appliance.acquire import hub, models, store
 from appliance.acquire.hub import keep
 from appliance.domain.deployment import Deployment, Model
 from appliance.errors import SpecError, UsageError
-from appliance.flows import converge
+from appliance.flows import converge, preflight
 from appliance.flows.site import Site, require_rights
 from appliance.system.lock import lock
 from appliance.system.machine import sync
@@ -53,7 +53,7 @@ def pull(site: Site, source: str, *, offline: bool = False) -> Model:
         here = converge.access(site, spec, offline=offline)
         found = hub.find(source, here)
         model = models.from_hub(found.source, found.source, here)
-        converge.refuse_small_disk(site.layout.state, 0, store.missing(model, site.layout.state))
+        preflight.refuse_small_disk(site.layout.state, 0, store.missing(model, site.layout.state))
         acquire.add(model, here)
         return model
 
