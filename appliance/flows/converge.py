@@ -278,7 +278,7 @@ def bring_about(site: Site, changes: Changeset, source: Source, *, doubted: str 
     site.progress.step("acquire", "engine, gateway and weights")
     source = replace(source, state=site.layout.state)
     acquire.acquire(deployment, site.machine, source, site.progress)
-    _refuse_conflicts(site, deployment)
+    preflight.refuse_conflicts(site, deployment)
     checks: list[verify.Check] = []
     asked = _asked(site, deployment, doubted, offline=source.offline)
 

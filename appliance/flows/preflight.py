@@ -31,7 +31,7 @@ def require(site: Site, deployment: Deployment, source: Source) -> None:
         )
     engines, weights = acquire.missing(deployment, source.bundle)
     refuse_small_disk(deployment.layout.state, engines, weights)
-    _refuse_conflicts(site, deployment)
+    refuse_conflicts(site, deployment)
 
 
 def _gateway_runs(site: Site) -> bool:
@@ -54,7 +54,7 @@ def refuse_small_disk(state: str, engines: int, weights: int) -> None:
         )
 
 
-def _refuse_conflicts(site: Site, deployment: Deployment) -> None:
+def refuse_conflicts(site: Site, deployment: Deployment) -> None:
     """Refuse an image that is here and that NVIDIA's toolkit would not start. Raises HostError."""
     if any(one.container and one.container.requests for one in deployment.started):
         images.refuse_conflicts(deployment, detect(site.machine, state=site.layout.state))
