@@ -169,11 +169,21 @@ def _page(row: "Release", here: str) -> str:
         "Python": _python(row),
         "torch": row.torch,
         "made of": ("\n" + " " * 14).join(made_of),
+        "tells": _told(row),
         "facts from": row.source,
         "here": here,
     }
     head = f"{row.engine} {row.version} ({row.accelerator})"
     return "\n".join([head, *(f"  {name:12}{said}" for name, said in lines.items() if said)])
+
+
+def _told(row: "Release") -> str:
+    """Name the paths at which an engine tells how it is; from outside nobody reaches them."""
+    from appliance.engines import engines
+
+    module = engines().get(row.engine)
+    paths = (getattr(module, "HEALTH", ""), getattr(module, "METRICS", ""))
+    return ", ".join(filter(None, paths))
 
 
 def _data(rows: Sequence["Release"], judged: Sequence[str]) -> dict[str, Any]:

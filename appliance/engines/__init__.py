@@ -35,7 +35,8 @@ class Engine(Protocol):
 
     It may hold besides: `FLAGS`, what it calls the uniform options (without it, it has none); `OWNED`, flag -> why the
     operator may not set it; `upstream(service)`, what `model` of a request must say where that is not the model's name;
-    `MODELSCOPE`, the variable that makes ModelScope its hub; `ROUTES`, what it can be asked beside BASE, or path
+    `METRICS`, the URL path of its own counters, in Prometheus' form; `MODELSCOPE`, the variable that makes ModelScope
+    its hub; `ROUTES`, what it can be asked beside BASE, or path
     of ours -> its own; `KEPT`, True where connections to it may be kept; `LIMITED`, True where it must not get more
     requests than it works on at the same time.
     """

@@ -10,6 +10,7 @@ from appliance.memory import torch
 NAME: Final = "lightllm"
 HEALTH: Final = "/liveness"
 """Not `/health`, for which it generates a token each time."""
+METRICS: Final = "/metrics"
 PARALLEL: Final = 1
 ADDRESS: Final = "tcp"
 FILLS: Final = True

@@ -10,6 +10,7 @@ from appliance.options import Flag, Flags, own, refused, said, uniform
 
 NAME: Final = "llama-cpp"
 HEALTH: Final = "/health"
+METRICS: Final = "/metrics"
 PARALLEL: Final = 4
 ADDRESS: Final = "unix"
 FILLS: Final = False

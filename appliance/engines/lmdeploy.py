@@ -10,6 +10,7 @@ from appliance.options import Flag, Flags, refused, said, words
 
 NAME: Final = "lmdeploy"
 HEALTH: Final = "/health"
+METRICS: Final = "/metrics"
 PARALLEL: Final = 1
 ADDRESS: Final = "tcp"
 FILLS: Final = True

@@ -11,6 +11,7 @@ from appliance.options import Flag, Flags, said, words
 
 NAME: Final = "sglang"
 HEALTH: Final = "/health"
+METRICS: Final = "/metrics"
 PARALLEL: Final = 1
 ADDRESS: Final = "tcp"
 FILLS: Final = True

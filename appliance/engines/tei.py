@@ -10,6 +10,7 @@ from appliance.memory import GIB, MIB, torch
 
 NAME: Final = "tei"
 HEALTH: Final = "/health"
+METRICS: Final = "/metrics"
 PARALLEL: Final = 1
 ADDRESS: Final = "tcp"
 FILLS: Final = False

@@ -11,6 +11,7 @@ from appliance.options import Flag, Flags, said, words
 
 NAME: Final = "vllm"
 HEALTH: Final = "/health"
+METRICS: Final = "/metrics"
 PARALLEL: Final = 1
 ADDRESS: Final = "unix"
 FILLS: Final = True

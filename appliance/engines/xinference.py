@@ -10,6 +10,7 @@ from appliance.memory import GIB, eager, torch
 NAME: Final = "xinference"
 HEALTH: Final = "/v1/models/{model}"
 """400 until the model is loaded; `/status` says 200 long before."""
+METRICS: Final = "/metrics"
 PARALLEL: Final = 1
 ADDRESS: Final = "tcp"
 FILLS: Final = False

@@ -420,6 +420,7 @@ def test_what_every_engine_says_of_itself(name: str) -> None:
     assert module.NAME == name
     assert module.HEALTH.startswith("/") or name == "remote"
     assert module.PARALLEL >= 1 or name == "remote"
+    assert getattr(module, "METRICS", "/metrics") == "/metrics"
     assert module.pages(SERVICE) == ()
     assert module.ADDRESS in ("unix", "tcp")
     setting = Setting(context=512, parallel=1, gpu_layers=17)
