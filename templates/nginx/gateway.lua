@@ -382,7 +382,8 @@ local function quoted(text)
     return text:find('^[%w/._:-]*$') and '"' .. text .. '"' or cjson.encode((text:gsub("[^%g ]", "?")))
 end
 
--- The end of the log's line.
+-- The end of the log's line. What differs from request to request stands last: long strings are told apart by their ends,
+-- and those that only differ in the middle are all compared with each other.
 local function note(one, tokens_in, tokens_out)
     local method, path = one and one.method, one and one.path
     if not path then
@@ -393,10 +394,10 @@ local function note(one, tokens_in, tokens_out)
         .. ',"key":"' .. (key and key.name or "")
         .. '","model":"' .. (model and model.name or "")
         .. '","replica":"' .. (replica and replica.name or "")
-        .. '","ttft":' .. (one and one.first_byte and floor(one.first_byte * 1000 + 0.5) / 1000 or "null")
+        .. '","retries":' .. (one and one.try > 1 and one.try - 1 or 0)
         .. ',"tokens_in":' .. (tokens_in or "null")
         .. ',"tokens_out":' .. (tokens_out or "null")
-        .. ',"retries":' .. (one and one.try > 1 and one.try - 1 or 0)
+        .. ',"ttft":' .. (one and one.first_byte and floor(one.first_byte * 1000 + 0.5) / 1000 or "null")
 end
 
 --- log: the replica has one request less.

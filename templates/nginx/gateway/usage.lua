@@ -4,7 +4,8 @@ local ffi = require "ffi"
 require "resty.core.param"
 
 local C, cast, text_of = ffi.C, ffi.cast, ffi.string
-local match = string.match
+local byte, find, match = string.byte, string.find, string.match
+local QUOTE = byte '"'
 local bytes = ffi.typeof "const uint8_t *"
 
 local HEAD, KEPT, SIZE = 512, 2048, 4096
@@ -71,16 +72,26 @@ end
 -- OpenAI's, the Responses API's and Anthropic's, Ollama's, and llama.cpp's own beside its answers. The last one counts.
 local IN = { "prompt_tokens", "input_tokens", "prompt_eval_count", "prompt_n" }
 local OUT = { "completion_tokens", "output_tokens", "eval_count", "predicted_n" }
-for n = 1, #IN do
-    -- Without the ^ a text that has none of them is searched once more from each of its bytes.
-    IN[n], OUT[n] = '^.*"' .. IN[n] .. '"%s*:%s*(%d+)', '^.*"' .. OUT[n] .. '"%s*:%s*(%d+)'
+
+-- The number that a key has where it stands last. Its bytes are looked for, not a pattern, which costs thirty times that,
+-- and without the first quote: letters are rarer.
+local function last_number(text, key)
+    local found
+    local first, last = find(text, key, 1, true)
+    while first do
+        if byte(text, first - 1) == QUOTE then
+            found = match(text, '^"%s*:%s*(%d+)', last + 1) or found
+        end
+        first, last = find(text, key, last + 1, true)
+    end
+    return found and tonumber(found)
 end
 
 local function counts(text)
     for n = 1, #IN do
-        local taken = match(text, IN[n])
+        local taken = last_number(text, IN[n])
         if taken then
-            return tonumber(taken), tonumber(match(text, OUT[n]) or 0)
+            return taken, last_number(text, OUT[n]) or 0
         end
     end
 end
