@@ -157,6 +157,9 @@ local function forward(one, entry, path_name)
         remote.aim(model, path)
         return ngx.exec("@remote")
     end
+    if not model.keepalive then
+        ngx.var.gw_connection = "close"
+    end
     ngx.var.gw_target = targets[model.keepalive or false][path]
 end
 
@@ -198,7 +201,7 @@ function M.route()
         one.key = keys.check()
         return refuse(404, "not_found", "no such route: " .. errors.shown(uri))
     end
-    one.path = uri
+    one.path, one.entry = uri, entry
     local allowed = entry.method
     if method ~= allowed and not (method == "HEAD" and allowed == "GET") then
         return refuse_method(allowed, method)
@@ -390,7 +393,9 @@ local function note(one, tokens_in, tokens_out)
         method, path = of_request_line()
     end
     local model, replica, key = one and one.model, one and one.replica, one and one.key
-    ngx.var.gw_log = ',"method":"' .. (method:find("^%u+$") and method or "") .. '","path":' .. quoted(path:sub(1, 1000))
+    local known = one and one.entry and one.entry.method == method
+    ngx.var.gw_log = ',"method":"' .. ((known or method:find("^%u+$")) and method or "")
+        .. '","path":' .. (known and one.entry.path == path and one.entry.quoted or quoted(path:sub(1, 1000)))
         .. ',"key":"' .. (key and key.name or "")
         .. '","model":"' .. (model and model.name or "")
         .. '","replica":"' .. (replica and replica.name or "")

@@ -73,18 +73,33 @@ end
 local IN = { "prompt_tokens", "input_tokens", "prompt_eval_count", "prompt_n" }
 local OUT = { "completion_tokens", "output_tokens", "eval_count", "predicted_n" }
 
--- The number that a key has where it stands last. Its bytes are looked for, not a pattern, which costs thirty times that,
--- and without the first quote: letters are rarer.
-local function last_number(text, key)
-    local found
-    local first, last = find(text, key, 1, true)
+-- The number behind a key that ends at `last`, or else the one that was found before.
+local function number(text, first, last, before)
+    local found = byte(text, first - 1) == QUOTE and match(text, '^"%s*:%s*(%d+)', last + 1)
+    return found and tonumber(found) or before
+end
+
+local function last_of_many(text, key, first, last, found)
     while first do
-        if byte(text, first - 1) == QUOTE then
-            found = match(text, '^"%s*:%s*(%d+)', last + 1) or found
-        end
+        found = number(text, first, last, found)
         first, last = find(text, key, last + 1, true)
     end
-    return found and tonumber(found)
+    return found
+end
+
+-- The number that a key has where it stands last. Its bytes are looked for, not a pattern, which costs thirty times that,
+-- and without the first quote: letters are rarer. There is one mostly, and a loop would not be compiled with the rest.
+local function last_number(text, key)
+    local first, last = find(text, key, 1, true)
+    if not first then
+        return nil
+    end
+    local found = number(text, first, last, nil)
+    first, last = find(text, key, last + 1, true)
+    if first then
+        found = last_of_many(text, key, first, last, found)
+    end
+    return found
 end
 
 local function counts(text)
