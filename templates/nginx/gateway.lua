@@ -399,7 +399,7 @@ local function note(one, tokens_in, tokens_out)
         .. ',"key":"' .. (key and key.name or "")
         .. '","model":"' .. (model and model.name or "")
         .. '","replica":"' .. (replica and replica.name or "")
-        .. '","retries":' .. (one and one.try > 1 and one.try - 1 or 0)
+        .. '","retries":' .. (one and one.try > 1 and one.try - 1 or "0")
         .. ',"tokens_in":' .. (tokens_in or "null")
         .. ',"tokens_out":' .. (tokens_out or "null")
         .. ',"ttft":' .. (one and one.first_byte and floor(one.first_byte * 1000 + 0.5) / 1000 or "null")
@@ -413,13 +413,14 @@ function M.done()
     end
     balance.release(one)
     queue.done(one)
-    local tokens_in, tokens_out = usage.tokens(one)
+    local digits_in, digits_out = usage.tokens(one)
     usage.done(one)
-    note(one, tokens_in, tokens_out)
+    note(one, digits_in, digits_out)
+    local tokens_in, tokens_out = tonumber(digits_in or 0), tonumber(digits_out)
     -- An engine that tells no numbers gives about one token in each piece of a stream.
-    limits.done(one, (tokens_in or 0) + (tokens_out or one.pieces))
+    limits.done(one, tokens_in + (tokens_out or one.pieces))
     if one.model then
-        metrics.count(one, ngx.status, ngx.now() - ngx.req.start_time(), tokens_in or 0, tokens_out or 0)
+        metrics.count(one, ngx.status, ngx.now() - ngx.req.start_time(), tokens_in, tokens_out or 0)
     end
 end
 
