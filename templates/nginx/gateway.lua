@@ -385,6 +385,17 @@ local function quoted(text)
     return text:find('^[%w/._:-]*$') and '"' .. text .. '"' or cjson.encode((text:gsub("[^%g ]", "?")))
 end
 
+-- Milliseconds as seconds: a fraction is dear to write, and most are the same few.
+local in_seconds = setmetatable({}, {
+    __index = function(self, milliseconds)
+        local text = tostring(milliseconds / 1000)
+        if milliseconds < 1000 then
+            self[milliseconds] = text
+        end
+        return text
+    end,
+})
+
 -- The end of the log's line. What differs from request to request stands last: long strings are told apart by their ends,
 -- and those that only differ in the middle are all compared with each other.
 local function note(one, tokens_in, tokens_out)
@@ -402,7 +413,7 @@ local function note(one, tokens_in, tokens_out)
         .. '","retries":' .. (one and one.try > 1 and one.try - 1 or "0")
         .. ',"tokens_in":' .. (tokens_in or "null")
         .. ',"tokens_out":' .. (tokens_out or "null")
-        .. ',"ttft":' .. (one and one.first_byte and floor(one.first_byte * 1000 + 0.5) / 1000 or "null")
+        .. ',"ttft":' .. (one and one.first_byte and in_seconds[floor(one.first_byte * 1000 + 0.5)] or "null")
 end
 
 --- log: the replica has one request less.

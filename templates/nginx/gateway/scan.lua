@@ -102,8 +102,15 @@ local function decode(text, first, last)
     return decoded and decoded[1]
 end
 
+local M1, M2, M3, M4, M5 = byte("model", 1, 5)
+
 local function is_model(text, first, last)
-    return last - first < LONGEST_KEY and decode(text, first, last) == "model"
+    local size = last - first - 1
+    if size == 5 then
+        local one, two, three, four, five = byte(text, first + 1, last - 1)
+        return one == M1 and two == M2 and three == M3 and four == M4 and five == M5
+    end
+    return size > 5 and size < LONGEST_KEY and decode(text, first, last) == "model"
 end
 
 -- One `"key": value`. Returns whether the key is `model`, and where the value begins and ends; nil when malformed.
