@@ -78,10 +78,10 @@ def from_data(kind: type[T], data: Any, *, source: str) -> T:
     return load_json(kind, text, source=source)
 
 
-def load_json(kind: type[T], text: str | bytes, *, source: str) -> T:
+def load_json(kind: type[T], text: str | bytes, *, source: str, limit: int = MAX_BYTES) -> T:
     """Read `text` as `kind`: unknown keys and wrong types refused. Raises SpecError with the path in it."""
-    if len(text) > MAX_BYTES:
-        raise SpecError(f"{source}: {len(text)} bytes; at most {MAX_BYTES} are read")
+    if len(text) > limit:
+        raise SpecError(f"{source}: {len(text)} bytes; at most {limit} are read")
     try:
         value: T = _adapter(kind).validate_json(text, strict=True, extra="forbid")
     except ValidationError as error:
@@ -95,6 +95,11 @@ def load_json(kind: type[T], text: str | bytes, *, source: str) -> T:
 def dump_json(value: object, *, indent: int | None = 2) -> str:
     """Write a dataclass as JSON; the same value gives the same bytes."""
     return _adapter(type(value)).dump_json(value, indent=indent).decode() + "\n"
+
+
+def dump_canonical(value: object) -> bytes:
+    """Write a dataclass as the one JSON that stands for it: no spaces, and nothing that is as by default."""
+    return _adapter(type(value)).dump_json(value, exclude_defaults=True)
 
 
 def to_data(value: object, *, defaults: bool = True) -> Any:

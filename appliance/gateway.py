@@ -35,7 +35,7 @@ def pages(deployment: Deployment) -> tuple[Page, ...]:
     user = "root" if deployment.gateway_user == "root" else ""
     names = {
         **configuration(deployment.gateway),
-        "listen": deployment.spec.listen,
+        "listen": f"0.0.0.0:{inside}" if (inside := deployment.gateway.inside) else deployment.spec.listen,
         "run": f"{deployment.layout.run}/gateway",
         "inside": f"unix:{deployment.layout.inside}",
         "access_log": log,
@@ -133,6 +133,8 @@ def remote(place: Remote) -> dict[str, object]:
 def check(deployment: Deployment, generation: str) -> tuple[Command, ...]:
     """`nginx -t` on the files of a generation, as the user that will run it."""
     gateway = deployment.gateway
+    if gateway.image:
+        return ()  # the runtime checks it with the nginx in that image
     return (
         Command(
             argv=(gateway.program, "-e", "stderr", "-p", f"{generation}/{DIRECTORY}/", "-c", "nginx.conf", "-t"),

@@ -58,7 +58,7 @@ def url(deployment: Deployment) -> str:
 
 def door(deployment: Deployment) -> str:
     """Return where we ask ourselves: inside, where no key is needed, or like any client where we may not come in."""
-    inside = deployment.layout.inside
+    inside = deployment.inside
     return f"unix:{inside}" if os.access(inside, os.W_OK) else address(deployment)
 
 
@@ -211,12 +211,15 @@ def _smoke() -> Smoke:
 
 def _unhealthy(service: str, why: str, deployment: Deployment, machine: Machine) -> UnhealthyError:
     module = runtime(deployment.runtime)
-    done = machine.run(module.logs(deployment, service, follow=False, lines=LOG_LINES))
-    lines = [line for line in done.stdout.splitlines() if line.strip()][-LOG_LINES:]
+    # Line by line, so that output and errors stay in their order.
+    boxed = bool(deployment.gateway.image)
+    count = 3 * LOG_LINES if boxed else LOG_LINES
+    done = machine.run(module.logs(deployment, service, follow=False, lines=count), on_line=lambda _line: None)
+    lines = [line for line in done.stdout.splitlines() if line.strip()][-count:]
     return UnhealthyError(
         f"{service} {why}\n" + "\n".join(f"  | {line}" for line in lines),
-        # Not `llm-appliance logs`: it does not know a model any more that was taken back.
-        hint=shlex.join(module.logs(deployment, service, follow=False, lines=100).argv),
+        # Not `llm-appliance logs`: it knows no model that was taken back; and with a container goes its log.
+        hint="" if boxed else shlex.join(module.logs(deployment, service, follow=False, lines=100).argv),
     )
 
 

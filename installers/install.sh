@@ -12,6 +12,8 @@ Usage: install.sh [--prefix DIR] [--offline] [OPTIONS of `llm-appliance install`
   -h, --help     show this
 
 Everything else is handed to `llm-appliance install`, for example --listen 127.0.0.1:9000.
+The script beside a bundle calls it with --from DIR --bundle FILE: all that is needed lies in DIR, no network is reached,
+and `llm-appliance bundle install FILE` follows.
 TEXT
 }
 
@@ -33,6 +35,7 @@ private_apt() {
 }
 
 fetch_lists() {
+    [ -z "$from" ] || fail 5 "$1 is not in the bundle"
     [ -z "$offline" ] || fail 5 "$1 is not here, and --offline forbids to fetch it"
     command -v apt-get >/dev/null 2>&1 || fail 4 "$1 is needed, and this is neither Debian nor Ubuntu" "install $1, then run this again"
     [ -d "$work/lists" ] || private_apt update >"$work/apt.log" 2>&1 ||
@@ -49,9 +52,36 @@ find_python() {
     return 1
 }
 
+# Python's packages out of a bundle, which holds all that they depend on: those that are missing here, and those of Python
+# itself that are older, for they ask for each other in one version.
+install_carried() {
+    say "python3: from the bundle"
+    command -v dpkg >/dev/null 2>&1 || fail 4 "Python 3.11 or newer is needed, and this is neither Debian nor Ubuntu"
+    set --
+    for file in "$from"/deb/*.deb; do
+        package=$(dpkg-deb -f "$file" Package)
+        there=$(dpkg-query -W -f '${db:Status-Status} ${Version}' "$package" 2>/dev/null) || there=
+        case "$there $package" in
+            "installed "*" python3"* | "installed "*" libpython3"*)
+                dpkg --compare-versions "${there#installed }" lt "$(dpkg-deb -f "$file" Version)" || continue ;;
+            "installed "*) continue ;;
+            *) [ "$package" = python3-pip-whl ] && continue; printf '%s\n' "$package" >>"$home/packages" ;;
+        esac
+        set -- "$@" "$file"
+    done
+    # By apt, which knows the order; it has no lists, so it can take nothing but these files.
+    mkdir -p "$work/lists/partial"
+    DEBIAN_FRONTEND=noninteractive private_apt install -y --no-install-recommends "$@" >"$work/apt.log" 2>&1 ||
+        fail 6 "Python's packages cannot be installed: $(grep -E '^(E:| )' "$work/apt.log" | tail -n 3 | tr '\n' ' ')"
+}
+
 # The one thing that is installed into the system, only where it is missing; `uninstall` takes it away again.
 install_python() {
     [ -n "$root" ] || fail 4 "Python 3.11 or newer is needed" "ask an administrator for: apt-get install python3"
+    if [ -n "$from" ]; then
+        install_carried
+        return
+    fi
     say "python3: from the distribution's packages"
     fetch_lists python3
     dpkg-query -W -f '${Package}\n' | sort >"$work/before"
@@ -72,12 +102,36 @@ make_environment() { # DIRECTORY
     fi
     rm -rf "$1"
     "$python" -m venv --without-pip "$1" || fail 4 "$python cannot make environments" "apt-get install python3-venv"
-    fetch_lists python3-pip-whl
-    (cd "$work" && private_apt download python3-pip-whl >"$work/apt.log" 2>&1) ||
-        fail 5 "pip cannot be fetched: $(grep -E '^[EW]:' "$work/apt.log" | tail -n 1)"
+    if [ -n "$from" ]; then
+        cp "$from"/deb/python3-pip-whl_*.deb "$work"
+    else
+        fetch_lists python3-pip-whl
+        (cd "$work" && private_apt download python3-pip-whl >"$work/apt.log" 2>&1) ||
+            fail 5 "pip cannot be fetched: $(grep -E '^[EW]:' "$work/apt.log" | tail -n 1)"
+    fi
     dpkg-deb -x "$work"/python3-pip-whl_*.deb "$work/pip"
     wheel=$(find "$work/pip" -name 'pip-*.whl' | head -n 1)
     "$1/bin/python" "$wheel/pip" install --quiet --no-index --no-deps "$wheel" || fail 5 "pip cannot be set up from $wheel"
+}
+
+install_from_bundle() {
+    # Nothing but what was checked: no index, no configuration of pip's that names one.
+    PIP_CONFIG_FILE=/dev/null && export PIP_CONFIG_FILE
+    # shellcheck disable=SC2086 # several words each
+    $pip install --quiet --isolated --no-index --no-deps "$from"/wheel/*.whl "$from"/appliance/*.whl ||
+        fail 5 "llm-appliance cannot be installed from the bundle" "it was made for another Python or another kind of machine"
+}
+
+install_from_source() {
+    # shellcheck disable=SC2086 # several words each
+    $pip install --quiet $index --require-hashes --only-binary :all: -r "$source/installers/requirements.txt" ||
+        fail 5 "llm-appliance's own packages cannot be fetched" \
+            "check the network; behind a mirror set index-url in /etc/pip.conf, behind a proxy set https_proxy"
+    # Built from a copy: the checkout may be read-only, and stays as it is.
+    mkdir "$work/source"
+    (cd "$source" && tar -cf - appliance templates images installers pyproject.toml README.md LICENSE) | tar -xf - -C "$work/source"
+    # shellcheck disable=SC2086
+    $pip install --quiet --no-index --no-deps --no-build-isolation "$work/source" || fail 1 "llm-appliance cannot be built"
 }
 
 install_appliance() {
@@ -91,15 +145,11 @@ install_appliance() {
     fi
     index=
     [ -z "$offline" ] || index=--no-index
-    # shellcheck disable=SC2086 # several words each
-    $pip install --quiet $index --require-hashes --only-binary :all: -r "$source/installers/requirements.txt" ||
-        fail 5 "llm-appliance's own packages cannot be fetched" \
-            "check the network; behind a mirror set index-url in /etc/pip.conf, behind a proxy set https_proxy"
-    # Built from a copy: the checkout may be read-only, and stays as it is.
-    mkdir "$work/source"
-    (cd "$source" && tar -cf - appliance templates images installers pyproject.toml README.md LICENSE) | tar -xf - -C "$work/source"
-    # shellcheck disable=SC2086
-    $pip install --quiet --no-index --no-deps --no-build-isolation "$work/source" || fail 1 "llm-appliance cannot be built"
+    if [ -n "$from" ]; then
+        install_from_bundle
+    else
+        install_from_source
+    fi
     printf '%s\n' "$prefix" >"$home/.venv.new/llm-appliance-prefix"
     # Moved into place whole; the programs in it carry the place's name.
     find "$home/.venv.new/bin" -type f -size -100k -exec sed -i "1s|$home/.venv.new/|$home/venv/|" {} +
@@ -120,6 +170,8 @@ clean_up() {
 main() {
     prefix=/
     offline=
+    from=
+    bundle=
     made=
     source=$(cd "$(dirname "$0")/.." && pwd)
     count=$#
@@ -129,6 +181,8 @@ main() {
             --prefix) [ "$count" -gt 1 ] || fail 2 "--prefix needs a directory"; prefix=$2; shift 2; count=$((count - 2)); continue ;;
             --prefix=*) prefix=${1#--prefix=}; shift; count=$((count - 1)); continue ;;
             --offline) offline=1 ;;
+            --from) from=$2; shift 2; count=$((count - 2)); continue ;;
+            --bundle) bundle=$2; shift 2; count=$((count - 2)); continue ;;
         esac
         set -- "$@" "$1"
         shift
@@ -161,8 +215,14 @@ main() {
     install_appliance
     rm -rf "$work"
     trap - EXIT HUP INT TERM
-    say "llm-appliance install"
-    exec "$home/venv/bin/llm-appliance" install "$@" 9>&-
+    if [ -n "$bundle" ]; then
+        set -- bundle install "$bundle" "$@"
+        say "llm-appliance bundle install"
+    else
+        set -- install "$@"
+        say "llm-appliance install"
+    fi
+    exec "$home/venv/bin/llm-appliance" "$@" 9>&-
 }
 
 main "$@"

@@ -10,7 +10,7 @@ main() {
     case $link in "$home"/*) rmdir "${link%/*}" 2>/dev/null ;; esac
     packages=
     [ ! -f "$home/packages" ] || packages=$(sort -u "$home/packages" | tr '\n' ' ')
-    rm -rf "$home/venv" "$home/.venv.old" "$home/.venv.new" "$home/packages" "$home/.install.lock" "$home"/.install.??????
+    rm -rf "$home/venv" "$home/.venv.old" "$home/.venv.new" "$home/packages" "$home/.install.lock" "$home"/.install.?????? "$home"/.bundle.??????
     rmdir "$home" 2>/dev/null
     if [ -n "$packages" ]; then
         # shellcheck disable=SC2086 # one word for each package

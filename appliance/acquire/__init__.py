@@ -3,8 +3,8 @@
 import shutil
 from pathlib import Path
 
-from appliance.acquire import build, debian, hub, installed, store, toolchain, wheels
-from appliance.acquire.source import Source
+from appliance.acquire import build, debian, hub, images, installed, store, toolchain, wheels
+from appliance.acquire.source import Carried, Source
 from appliance.domain.deployment import Artifact, Deployment, Model
 from appliance.errors import ApplianceError, ArtifactError
 from appliance.report import Progress
@@ -12,22 +12,14 @@ from appliance.system.machine import Machine
 
 MAKERS = {
     "debs": debian.gateway, "build": build.llama_server, "wheels": wheels.environment, "program": installed.program,
+    "image": images.image,
 }  # fmt: skip
 """What makes an artifact of each kind; each leaves a finished one alone."""
 
 
 def acquire(deployment: Deployment, machine: Machine, source: Source, progress: Progress) -> None:
     """Make every artifact and every model present. Raises ArtifactError, CommandError or HostError."""
-    for artifact in deployment.artifacts:
-        maker = MAKERS.get(artifact.kind)
-        if maker is None:
-            raise ArtifactError(f"{artifact.name}: artifacts of kind {artifact.kind!r} are not known")
-        try:
-            maker(artifact, deployment, machine, source, progress)
-        except (OSError, ApplianceError):
-            _discard_drafts(Path(deployment.layout.state))
-            raise
-    toolchain.discard(Path(deployment.layout.cache))
+    engines(deployment, machine, source, progress)
     here = hub.access(
         hub.settings(deployment.spec.hub, offline=source.offline),
         cache=deployment.layout.cache,
@@ -35,8 +27,35 @@ def acquire(deployment: Deployment, machine: Machine, source: Source, progress: 
         progress=progress,
     )
     for model in deployment.models:
+        if source.bundle and not store.has(model, here.state) and source.bundle.has_model(model):
+            source.bundle.weights(model, progress)
         add(model, here, group=deployment.group)
     shutil.rmtree(Path(deployment.layout.cache, "hub"), ignore_errors=True)
+
+
+def engines(deployment: Deployment, machine: Machine, source: Source, progress: Progress) -> None:
+    """Make every artifact present: engines and gateway. Raises ArtifactError, CommandError or HostError."""
+    for artifact in deployment.artifacts:
+        maker = MAKERS.get(artifact.kind)
+        if maker is None:
+            raise ArtifactError(f"{artifact.name}: artifacts of kind {artifact.kind!r} are not known")
+        try:
+            carried = source.bundle.component(artifact) if source.bundle else None
+            if source.bundle and carried and not home(artifact, deployment).is_dir():
+                source.bundle.bring(carried, home(artifact, deployment), progress)
+            maker(artifact, deployment, machine, source, progress)
+        except (OSError, ApplianceError):
+            _discard_drafts(Path(deployment.layout.state))
+            raise
+    toolchain.discard(Path(deployment.layout.cache))
+
+
+def home(artifact: Artifact, deployment: Deployment) -> Path:
+    """Return the directory that an artifact is in, or will be."""
+    if artifact.kind == "debs":
+        return Path(deployment.gateway.root)
+    name = "llama-cpp" if artifact.kind == "build" else artifact.name
+    return Path(deployment.layout.state, "engines", f"{name}-{artifact.digest[:16]}")
 
 
 def add(model: Model, here: hub.Access, *, group: str = "") -> None:
@@ -54,10 +73,10 @@ def _discard_drafts(state: Path) -> None:
             shutil.rmtree(draft, ignore_errors=True)
 
 
-def missing(deployment: Deployment) -> tuple[int, int]:
+def missing(deployment: Deployment, bundle: Carried | None = None) -> tuple[int, int]:
     """Return the bytes that are still to be made or copied: (engines and packages, weights), roughly."""
     engines = sum(
-        SPACE.get(one.name) or SPACE[one.kind]
+        (bundle.size(one) if bundle else 0) or SPACE.get(one.name) or SPACE[one.kind]
         for one in deployment.artifacts
         if one.kind in SPACE and not _present(one, deployment)
     )

@@ -22,13 +22,15 @@ REMOTE = "remote"
 """Format of the weights of a model that a provider serves."""
 
 
-def resolve(item: ModelSpec, record: Record | None, here: hub.Access, *, whole: bool = True) -> Model:
+def resolve(
+    item: ModelSpec, record: Record | None, here: hub.Access, *, whole: bool = True, carried: tuple[Model, ...] = ()
+) -> Model:
     """Return the model with digests; files that did not change since they were recorded are not read again.
 
     Without `whole`, only headers of a new model are read and its digests stay empty: enough to tell whether it fits.
-    A hub tells the digests with the headers, and is not asked at all about what is recorded.
+    A hub tells the digests with the headers, and is not asked at all about what is recorded or was carried here.
     """
-    known = _recorded(item, record)
+    known = _recorded(item, record) or _named(item, carried)
     if hub.is_reference(item.source):
         return known or from_hub(item.name, item.source, here)
     if item.source == NONE or providers.is_remote(item.source):
@@ -62,7 +64,10 @@ def pinned(item: ModelSpec, here: hub.Access) -> ModelSpec:
 
 
 def _recorded(item: ModelSpec, record: Record | None) -> Model | None:
-    models = record.deployment.models if record else ()
+    return _named(item, record.deployment.models if record else ())
+
+
+def _named(item: ModelSpec, models: tuple[Model, ...]) -> Model | None:
     return next((model for model in models if (model.name, model.source) == (item.name, item.source)), None)
 
 

@@ -5,10 +5,13 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
+from appliance.bundle.index import Component
 from appliance.domain.changes import Command
+from appliance.domain.deployment import Artifact, Model
 from appliance.errors import ArtifactError
+from appliance.report import Progress
 from appliance.system.machine import Machine
 
 PUBLIC: Final = "https://pypi.org/simple"
@@ -17,12 +20,41 @@ TRUST: Final = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bun
 """Where distributions keep the certificates that this machine trusts, a company's own among them."""
 
 
+class Carried(Protocol):
+    """What was carried here, in place of a network."""
+
+    @property
+    def artifacts(self) -> tuple[Artifact, ...]:
+        """The engines and the gateway in it."""
+
+    @property
+    def models(self) -> tuple[Model, ...]:
+        """The models in it."""
+
+    def component(self, artifact: Artifact) -> Component | None:
+        """Return what holds an artifact, None when nothing does."""
+
+    def size(self, artifact: Artifact) -> int:
+        """Return the bytes that it takes on the disk, 0 when it is not in it."""
+
+    def bring(self, component: Component, target: Path, progress: Progress) -> None:
+        """Put a directory in place. Raises ArtifactError."""
+
+    def has_model(self, model: Model) -> bool:
+        """Tell whether a model's weights are in it."""
+
+    def weights(self, model: Model, progress: Progress) -> None:
+        """Bring a model's files into the store's waiting room. Raises ArtifactError."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """The registries that may be asked."""
+    """The registries that may be asked, or the bundle that is here in their place."""
 
     offline: bool = False
     """Nothing may reach the network."""
+    bundle: Carried | None = None
+    """What was carried here."""
     state: str = ""
     """Directory whose catalog says which packages a compiler is unpacked from."""
 

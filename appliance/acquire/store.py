@@ -28,7 +28,7 @@ def has(model: Model, state: str) -> bool:
 def add(model: Model, state: str, progress: Progress, *, group: str = "") -> None:
     """Link or copy a model's files into the store. Raises ArtifactError when a digest does not match.
 
-    What a hub has must have been downloaded before.
+    What a hub or a bundle has must be in the waiting room already.
     """
     if has(model, state):
         return
@@ -40,7 +40,7 @@ def add(model: Model, state: str, progress: Progress, *, group: str = "") -> Non
     try:
         with work(progress, f"copying {model.name}", model.weights.size) as bar:
             for file in model.weights.files:
-                if file.url:
+                if file.url or keep.waiting(file, state).exists():
                     _place(keep.waiting(file, state), draft / file.name)
                 else:
                     _take(file, draft / file.name, bar, shared=not group)
@@ -51,7 +51,7 @@ def add(model: Model, state: str, progress: Progress, *, group: str = "") -> Non
         shutil.rmtree(draft, ignore_errors=True)
         raise
     sync(draft)
-    if any(file.url for file in model.weights.files):
+    if any(file.url for file in model.weights.files) or not Path(model.weights.files[0].path).exists():
         keep.remember(model, state)
     draft.rename(target)
     sync(target.parent)
@@ -64,7 +64,7 @@ def missing(model: Model, state: str) -> int:
         return 0
     known = keep.in_store(state)
     files = [file for file in model.weights.files if not (file.url and file.sha256 in known)]
-    return sum(file.size - (keep.there(file, state) if file.url else 0) for file in files)
+    return sum(file.size - keep.there(file, state) for file in files)
 
 
 def _take(file: WeightFile, target: Path, bar: Bar, *, shared: bool) -> None:
@@ -77,11 +77,11 @@ def _take(file: WeightFile, target: Path, bar: Bar, *, shared: bool) -> None:
         ) from error
     safe = status.st_uid == os.geteuid() and not status.st_mode & 0o022 and (shared or status.st_mode & 0o004)
     if safe and _link(file, target):
-        if _digest(target, bar) != file.sha256:
+        if digested(target, bar) != file.sha256:
             target.unlink()
             raise _changed(file)
         return
-    if _copy(file.path, target, bar) != file.sha256:
+    if copied(file.path, target, bar) != file.sha256:
         raise _changed(file)
     target.chmod(0o644)
 
@@ -102,7 +102,8 @@ def _link(file: WeightFile, target: Path) -> bool:
     return True
 
 
-def _digest(path: Path, bar: Bar) -> str:
+def digested(path: Path, bar: Bar) -> str:
+    """Return a file's SHA-256 as hex."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(BLOCK):
@@ -111,8 +112,8 @@ def _digest(path: Path, bar: Bar) -> str:
     return digest.hexdigest()
 
 
-def _copy(source: str, target: Path, bar: Bar) -> str:
-    """Copy and digest in one pass, to the disk."""
+def copied(source: str, target: Path, bar: Bar) -> str:
+    """Copy to the disk and return the SHA-256 as hex, in one pass."""
     digest = hashlib.sha256()
     with open(source, "rb") as reader, target.open("xb") as writer:  # noqa: PTH123
         while block := reader.read(BLOCK):

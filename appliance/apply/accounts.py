@@ -14,7 +14,7 @@ COMMENT = "LLM appliance"
 
 def create(deployment: Deployment, machine: Machine) -> None:
     """Create the accounts that are missing. Raises CommandError."""
-    if not deployment.user:
+    if not deployment.user or deployment.user.isdigit():
         return
     if not group_exists(deployment.group):
         _must(machine, "groupadd", "--system", deployment.group)
@@ -46,15 +46,17 @@ def directories(deployment: Deployment) -> None:
     The gateway's are made under systemd too: its configuration is checked before its unit has ever run.
     """
     layout, owner = deployment.layout, deployment.gateway_user
-    Path(layout.run).mkdir(mode=0o755, parents=True, exist_ok=True)
+    run = layout.sockets if deployment.gateway.image else layout.run
+    Path(run).mkdir(mode=0o755, parents=True, exist_ok=True)
     Path(layout.log).mkdir(mode=0o755, parents=True, exist_ok=True)
-    _own(f"{layout.run}/gateway", 0o700, owner, deployment.group)
-    _own(f"{layout.log}/gateway", 0o750, owner, deployment.group)
+    _own(f"{run}/gateway", 0o700, owner, deployment.group)
+    if not deployment.gateway.image:
+        _own(f"{layout.log}/gateway", 0o750, owner, deployment.group)
     _own_secrets(deployment)
     if deployment.runtime == "systemd":
         return
     for service in deployment.started:
-        _own(f"{layout.run}/{service.name}", 0o750, deployment.user, deployment.group)
+        _own(f"{run}/{service.name}", 0o750, deployment.user, deployment.group)
         _own(f"{layout.cache}/{service.name}", 0o700, deployment.user, deployment.group)
 
 
@@ -63,21 +65,26 @@ def _own_secrets(deployment: Deployment) -> None:
     home = f"{deployment.layout.etc}/secrets"
     digests = Path(deployment.layout.keys)
     if digests.is_file() and deployment.gateway_user:
-        shutil.chown(digests, deployment.gateway_user, deployment.group)
+        shutil.chown(digests, _account(deployment.gateway_user), _account(deployment.group))
     keys = {route.remote.key_file for route in deployment.gateway.routes if route.remote}
     for path in keys:
         if path.startswith(f"{home}/") and Path(path).is_file():
             _own(home, 0o700, deployment.gateway_user, deployment.group)
             Path(path).chmod(0o600)
             if deployment.gateway_user:
-                shutil.chown(path, deployment.gateway_user, deployment.group)
+                shutil.chown(path, _account(deployment.gateway_user), _account(deployment.group))
 
 
 def _own(path: str, mode: int, user: str, group: str) -> None:
     Path(path).mkdir(parents=True, exist_ok=True)
     if user:
-        shutil.chown(path, user, group)
+        shutil.chown(path, _account(user), _account(group))
     Path(path).chmod(mode)
+
+
+def _account(name: str) -> str | int:
+    """Return a name, or the number that stands for an account inside of containers only."""
+    return int(name) if name.isdigit() else name
 
 
 def _must(machine: Machine, *argv: str) -> None:

@@ -1,13 +1,14 @@
 """Which engine releases exist and what they are made of: engines.yaml and its parts as data."""
 
+import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Final
 
-from appliance import codec
+from appliance import codec, resources
 from appliance.domain.deployment import Artifact, Release
 from appliance.errors import SpecError
 
@@ -66,6 +67,17 @@ def catalog() -> Catalog:
     return read
 
 
+def only(rows: Catalog, artifacts: tuple[Artifact, ...]) -> Catalog:
+    """Return the catalog less what is made of anything else than these artifacts, whatever machine they are for."""
+    there = {(one.kind, one.name, one.ref) for one in artifacts}
+    kept = (
+        replace(row, artifacts=tuple(one for one in row.artifacts if (one.kind, one.name, one.ref) in there))
+        for row in rows.releases
+    )
+    whole = zip(kept, rows.releases, strict=True)
+    return replace(rows, releases=tuple(row for row, before in whole if row.artifacts or not before.artifacts))
+
+
 @cache
 def requirements(artifact: Artifact) -> str:
     """Return the pinned, hashed requirements of a Python environment; "" where none come with this version."""
@@ -80,6 +92,17 @@ def lock(artifact: Artifact) -> Path | None:
     name, _, version = artifact.ref.partition("==")
     path = DIRECTORY / "requirements" / f"{name.partition('[')[0]}-{version}.txt"
     return path if version and path.is_file() else None
+
+
+@cache
+def recipe_digest(recipe: str) -> str:
+    """Return SHA-256 over the files that an image is built from."""
+    home = resources.data(f"images/{recipe}")
+    digest = hashlib.sha256()
+    for path in sorted(home.rglob("*")):
+        if path.is_file():
+            digest.update(path.relative_to(home).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def problems(read: Catalog) -> Iterator[str]:
@@ -121,3 +144,5 @@ def _row_problems(row: Release) -> Iterator[str]:
             yield f"artifacts: kind {artifact.kind!r} is none of {', '.join(KINDS)}"
         if not artifact.ref:
             yield f"artifacts: {artifact.name} says nothing to ask for"
+        if artifact.recipe and not resources.data(f"images/{artifact.recipe}/Dockerfile").is_file():
+            yield f"artifacts: there is no images/{artifact.recipe}"

@@ -10,11 +10,13 @@ import typer
 
 from appliance import __version__
 from appliance.cli import (
+    bundle,
     catalog,
     config,
     detect,
     doctor,
     generations,
+    images,
     keys,
     models,
     plans,
@@ -35,7 +37,9 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich would double the time that --help takes
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-for module in (plans, catalog, detect, doctor, models, update, keys, store, config, services, generations):
+for module in (
+    plans, catalog, detect, doctor, models, update, keys, store, bundle, images, config, services, generations,
+):  # fmt: skip
     module.register(app)
 
 

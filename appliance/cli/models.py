@@ -77,6 +77,9 @@ def add_model(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A flag of the engine, without its dashes.")
     ] = None,
     engine_version: tuning.Version = "",
+    image: Annotated[
+        str, typer.Option(metavar="REF", help="Container image to run it in, instead of the catalog's (compose).")
+    ] = "",
     dtype: tuning.Dtype = "auto",
     batched_tokens: tuning.BatchedTokens = None,
     memory_share: tuning.MemoryShare = None,
@@ -135,6 +138,7 @@ def add_model(
         cpus=cpus,
         options=tuple((plain(key), value) for key, value in _pairs("--set", options or [])),
         version=engine_version,
+        image=image,
         adapters=tuning.adapters(lora or []),
         serving=Serving(
             balance=balance,

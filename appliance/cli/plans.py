@@ -24,7 +24,7 @@ from appliance.report import Result
 if TYPE_CHECKING:
     from appliance.flows.converge import Converged, Edit, Planned
 
-Runtime = Annotated[str, typer.Option("--runtime", help="auto, systemd or supervisord.")]
+Runtime = Annotated[str, typer.Option("--runtime", help="auto, systemd, compose or supervisord.")]
 Listen = Annotated[str, typer.Option("--listen", metavar="ADDRESS:PORT", help="Where the gateway listens.")]
 Certificate = Annotated[
     str, typer.Option("--tls-certificate", metavar="FILE", help="PEM file of the gateway's certificate and its chain.")
@@ -63,7 +63,7 @@ def install(
     from appliance.flows import converge
 
     here = site(prefix, as_json=as_json)
-    edit = _settings(runtime, listen, insecure, tls_certificate, tls_key)
+    edit = settings(runtime, listen, insecure, tls_certificate, tls_key)
     terms = converge.Terms(catalog=catalog, replan=replan, ignore=tuple(ignore or ()), offline=offline)
     if dry_run:
         planned = converge.planned(here, lambda spec: converge.with_smoke(edit(spec)), terms)
@@ -88,7 +88,7 @@ def plan(
     from appliance import codec
     from appliance.flows import converge, documents
 
-    edit = _settings(runtime, listen, insecure, tls_certificate, tls_key)
+    edit = settings(runtime, listen, insecure, tls_certificate, tls_key)
     terms = converge.Terms(catalog=catalog, replan=replan)
     other = documents.read_host(host) if host else None
     here = site(prefix, as_json=as_json)
@@ -133,12 +133,13 @@ def verify(prefix: Prefix = "", as_json: Json = False) -> int:
 
 def uninstall(
     purge_models: Annotated[bool, typer.Option("--purge-models", help="Remove the weights in the store too.")] = False,
+    purge_keys: Annotated[bool, typer.Option("--purge-keys", help="Remove keys of clients and providers too.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     dry_run: DryRun = False,
     prefix: Prefix = "",
     as_json: Json = False,
 ) -> int:
-    """Remove exactly what was written here; weights stay unless --purge-models is given."""
+    """Remove exactly what was written here; weights and keys stay unless told otherwise."""
     import sys
 
     from appliance.flows import operate
@@ -151,7 +152,7 @@ def uninstall(
         return finish(Result(command="uninstall", data={"files": lines}, text="\n".join(lines)), as_json=as_json)
     if purge_models and sys.stdin.isatty() and not yes:
         typer.confirm("Remove all weights in the store too?", abort=True, err=True)
-    left = operate.uninstall(here, purge_models=purge_models)
+    left = operate.uninstall(here, purge_models=purge_models, purge_keys=purge_keys)
     text = "uninstalled" + "".join(f"\nleft behind: {path}" for path in left)
     code = finish(Result(command="uninstall", data={"removed": paths, "left": left}, text=text), as_json=as_json)
     remove_program()
@@ -193,7 +194,7 @@ def report(command: str, done: "Converged", more: dict[str, Any] | None = None, 
     return finish(Result(command=command, data=data, text="\n".join(lines)), as_json=as_json)
 
 
-def _settings(runtime: str, listen: str, insecure: bool, certificate: str, key: str) -> "Edit":
+def settings(runtime: str, listen: str, insecure: bool, certificate: str = "", key: str = "") -> "Edit":
     """Return the edit that the options ask for; an option that is not given leaves what is configured."""
     from appliance.domain.spec import ApplianceSpec, Tls
     from appliance.specfile import parse_listen

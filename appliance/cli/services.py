@@ -81,9 +81,9 @@ def logs(
     if follow:
         refuse_json_follow(as_json)
         os.execvpe(command.argv[0], command.argv, environment())  # noqa: S606 - its output is ours from here on
-    done = here.machine.run(command)
-    text = done.stdout.rstrip("\n") or done.stderr.rstrip("\n")
-    return finish(Result(command="logs", data={"lines": text.splitlines()}, text=text), as_json=as_json)
+    said: list[str] = []
+    here.machine.run(command, on_line=said.append)
+    return finish(Result(command="logs", data={"lines": said}, text="\n".join(said)), as_json=as_json)
 
 
 def _show_environment(record: "Record", *, as_json: bool) -> int:

@@ -86,6 +86,7 @@ def _seen(machine: Machine, known: Sequence[Vendor]) -> Host:
         machine_memory=linux.parse_meminfo(linux.text(machine, "/proc/meminfo"))[0],
         numa=linux.numa(machine),
         security=linux.security(machine),
+        groups=linux.parse_groups(linux.text(machine, "/etc/group"), ("render", "video")),
         modules=tuple(sorted(modules & set(linux.parse_modules(linux.text(machine, "/proc/modules"))))),
         tools=tuple((name, path) for name in tools if (path := machine.which(name))),
     )

@@ -145,3 +145,10 @@ def systemd_version(machine: Machine) -> int:
     if text(machine, "/proc/1/comm").strip() != "systemd" or "system" not in machine.names("/run/systemd"):
         return 0
     return parse_systemctl_version(machine.run(Command(argv=("systemctl", "--version"), timeout=5)).stdout)
+
+
+def parse_groups(text: str, names: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
+    """Return (name, number) of those groups that /etc/group has."""
+    rows = [line.split(":") for line in text.splitlines()]
+    there = {row[0]: int(row[2]) for row in rows if len(row) >= 3 and row[2].isdigit()}
+    return tuple((name, there[name]) for name in names if name in there)

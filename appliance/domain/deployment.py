@@ -27,6 +27,11 @@ class Layout:
         return f"{self.state}/current"
 
     @property
+    def sockets(self) -> str:
+        """What containers see as `run`: there after a reboot too, before anybody could make it."""
+        return f"{self.state}/sockets"
+
+    @property
     def keys(self) -> str:
         """The digests of the clients' keys."""
         return f"{self.etc}/keys.json"
@@ -67,6 +72,12 @@ class Artifact:
     """Names that a program looks itself up by where its package is called otherwise: `vllm==0.32.0+cpu`."""
     libraries: tuple[str, ...] = ()
     """Distribution packages with libraries that wheels leave to the system: `libnuma1`."""
+    program: str = ""
+    """What starts the engine in an image: an absolute path, or a name on the image's PATH."""
+    recipe: str = ""
+    """Directory below images/ that an image is built from where no registry has it; `pins` are its build arguments."""
+    twin: str = ""
+    """Digest of the same program as it is built on this machine without an image: where it is there, it is taken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +189,32 @@ class Remote:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Container:
+    """What a service needs of a runtime that runs images."""
+
+    image: str
+    """What is run: name and tag, or name and digest."""
+    devices: tuple[str, ...] = ()
+    """Names of CDI devices (`nvidia.com/gpu=0`), or paths below /dev."""
+    requests: tuple[str, ...] = ()
+    """GPUs that NVIDIA's container toolkit hands over, by their uuids."""
+    groups: tuple[int, ...] = ()
+    """Groups of this machine that the devices are open to."""
+    drivers: tuple[str, ...] = ()
+    """Parts of the vendor's driver that must be seen at the same path: directories or files."""
+    runtime: str = ""
+    """The vendor's own container runtime; "" = the daemon's default."""
+    env: tuple[tuple[str, str], ...] = ()
+    """For that runtime, not for the engine."""
+    files: tuple[str, ...] = ()
+    """Absolute paths beside the weights that the engine is pointed at."""
+    shared_memory: int = 0
+    """Bytes of /dev/shm; 0 = the daemon's default."""
+    memory: int = 0
+    """Bytes of RAM that it may take at most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
     """One replica of one model: a running program, or a place with a provider."""
 
@@ -187,7 +224,7 @@ class Service:
     engine: str
     version: str
     program: str
-    """Absolute path of the executable; "" = nothing is started here."""
+    """Absolute path of the executable, or its name in an image; "" = nothing is started here."""
     weights: str
     """Absolute path of the first weight file in the store, or of their directory; "" for an engine without weights."""
     socket: str
@@ -213,6 +250,9 @@ class Service:
     """(name, absolute path)."""
     remote: Remote | None = None
     """Where it is served instead of here."""
+    container: Container | None = field(default=None, repr=False)
+    """Where it runs in an image; what comes to its socket is passed on to its port then, where it has one. Not in the
+    repr, which digests of files are made of: units know nothing of it."""
     home: str = ""
     """Absolute path of the directory that is its own: HOME, and caches."""
     cpus: int = 0
@@ -228,7 +268,7 @@ class Service:
         """Return where it listens, `unix:/run/…`, `127.0.0.1:18100`, or a provider's URL."""
         if self.remote and not self.remote.proxy:
             return self.remote.url
-        return f"127.0.0.1:{self.port}" if self.port else f"unix:{self.socket}"
+        return f"127.0.0.1:{self.port}" if self.port and not self.container else f"unix:{self.socket}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -310,6 +350,10 @@ class Gateway:
     """Directory name of its architecture's libraries, `x86_64-linux-gnu`."""
     workers: int
     routes: tuple[Route, ...]
+    image: str = field(default="", repr=False)
+    """The image that it runs in; "" = a program of this machine."""
+    inside: int = field(default=0, repr=False)
+    """Port that it listens on in its container; the runtime publishes it as `host` and `port`."""
     aliases: tuple[tuple[str, str], ...] = ()
     """(other name, model)."""
     splits: tuple[tuple[str, tuple[tuple[str, float], ...]], ...] = ()
@@ -365,9 +409,15 @@ class Deployment:
     artifacts: tuple[Artifact, ...]
     reasons: tuple[Reason, ...]
     runtime_version: int = 0
-    """systemd's, where that is the runtime."""
+    """systemd's, where that is the runtime, or starts it at boot."""
 
     @property
     def started(self) -> tuple[Service, ...]:
         """The services that a runtime starts here."""
         return tuple(service for service in self.services if service.program)
+
+    @property
+    def inside(self) -> str:
+        """Where `Layout.inside` is on this machine, also when the gateway is in a container."""
+        layout = self.layout
+        return f"{layout.sockets}{layout.inside.removeprefix(layout.run)}" if self.gateway.image else layout.inside

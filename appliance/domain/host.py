@@ -205,6 +205,8 @@ class Host:
     tools: tuple[tuple[str, str], ...] = ()
     """(name, absolute path) of the programs found: apt-get, dpkg-deb, c++, cmake, …"""
     ports: tuple[Port, ...] = ()
+    groups: tuple[tuple[str, int], ...] = ()
+    """(name, number) of the groups that GPUs' devices are open to: render, video."""
     silent: tuple[str, ...] = ()
     """Programs and file systems that were asked and gave no answer in time: what they would have told is missing."""
 

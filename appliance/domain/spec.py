@@ -97,6 +97,8 @@ class ModelSpec:
     options: tuple[tuple[str, str], ...] = ()
     """Extra engine flags as (name without dashes, value)."""
     tuning: Tuning = field(default_factory=Tuning)
+    image: str = ""
+    """Container image to run the engine in, instead of the catalog's: `registry.example/vllm:fixed`."""
     adapters: tuple[tuple[str, str], ...] = ()
     """LoRA adapters served beside the model: (name that clients ask for, absolute path of the directory)."""
     environment: tuple[tuple[str, str], ...] = ()
@@ -122,6 +124,18 @@ class Hub:
     """Absolute path of a file with the access token for Hugging Face; the token itself is kept nowhere else."""
     offline: bool = False
     """Hubs are never asked: only what is here is used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Images:
+    """Where container images come from."""
+
+    registry: str = ""
+    """Registry, with a path in it or without, that has all under their own names: `registry.example:5000/mirror`."""
+    base: str = ""
+    """Image that ours are built on; "" = what their Dockerfiles say."""
+    portable: bool = False
+    """Build ours for every processor of the architecture: they can be taken to another machine, and take longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +169,7 @@ class ApplianceSpec:
     insecure: bool = False
     """Allow an address other than loopback although no key protects it."""
     hub: Hub = Hub()
+    images: Images = Images()
     proxy: Proxy = Proxy()
     environment: tuple[tuple[str, str], ...] = ()
     """Variables of every engine."""

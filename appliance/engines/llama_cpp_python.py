@@ -114,7 +114,9 @@ def _gpus(service: Service) -> tuple[tuple[str, str], ...]:
     even = json.dumps([1] * len(service.gpus), separators=(",", ":"))
     split = (("TENSOR_SPLIT", even),) if len(service.gpus) > 1 else ()
     root = service.program.removesuffix("/bin/python")
-    libraries = (("LD_LIBRARY_PATH", f"{root}/lib/nvidia"),) if service.accelerator.startswith("cuda") else ()
+    # An image has them where its loader looks.
+    outside = service.accelerator.startswith("cuda") and not service.container
+    libraries = (("LD_LIBRARY_PATH", f"{root}/lib/nvidia"),) if outside else ()
     return (("N_GPU_LAYERS", str(service.setting.gpu_layers)), *split, *libraries)
 
 

@@ -26,6 +26,17 @@ ROUTES: Final = (
 """What it can be asked beside what every engine can."""
 PROCESS: Final = 160 * MIB
 """Bytes of its server and its runner (inferred)."""
+ALONE: Final = (
+    '"$0" serve & server=$!; '
+    "trap 'kill $server' TERM INT; "
+    'until "$0" list >/dev/null 2>&1; do kill -0 $server || exit 1; sleep 0.2; done; '
+    "printf 'FROM %s\\nPARAMETER num_ctx %s\\nPARAMETER num_gpu %s\\nPARAMETER num_thread %s\\n' "
+    '"$2" "$3" "$4" "$5" >"$HOME/Modelfile"; '
+    '"$0" create "$1" --file "$HOME/Modelfile" && "$0" run "$1" "" && wait $server; '
+    "kill $server; exit 1"
+)
+"""What makes and loads the model in its own image, where nothing but its own program is: PROGRAM NAME FILE CONTEXT
+GPU_LAYERS THREADS."""
 
 
 def refuse(model: Model, host: Host, release: Release) -> str | None:
@@ -95,13 +106,17 @@ def launch(service: Service) -> Launch:
         **({"OLLAMA_SCHED_SPREAD": "1"} if len(service.gpus) > 1 else {}),
         **{f"OLLAMA_{name.replace('-', '_').upper()}": value for name, value in service.options},
     }
+    numbers = (str(setting.context), str(setting.gpu_layers), str(service.threads))
+    if service.container:
+        words = (service.program, service.model, service.weights, *numbers)
+        return Launch(argv=("/bin/sh", "-c", ALONE, *words), env=tuple(settings.items()))
     return Launch(
         programs=(
             Program(argv=(service.program, "serve"), ready=f"{address}/api/version"),
             Program(
                 argv=(
                     "{python}", "-m", "appliance.system.prepare.ollama", address, service.model, service.weights,
-                    str(setting.context), str(setting.gpu_layers), str(service.threads),
+                    *numbers,
                 ),
                 once=True,
             ),

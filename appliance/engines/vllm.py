@@ -188,11 +188,13 @@ def _ram(service: Service) -> tuple[tuple[str, str], ...]:
     if service.accelerator != "cpu":
         return ()
     amount = next((amount for load in service.loads for name, amount in load.items if name == "KV cache"), GIB)
+    libraries = ("LD_LIBRARY_PATH", f"{service.program.removesuffix('/bin/vllm')}/lib/system")
     return (
         ("VLLM_CPU_KVCACHE_SPACE", str(-(-amount // GIB))),
         ("VLLM_CPU_OMP_THREADS_BIND", "nobind"),
         ("OMP_NUM_THREADS", str(service.threads)),
-        ("LD_LIBRARY_PATH", f"{service.program.removesuffix('/bin/vllm')}/lib/system"),
+        # An image has them where its loader looks.
+        *(() if service.container else (libraries,)),
     )
 
 

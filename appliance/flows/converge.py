@@ -2,7 +2,6 @@
 
 import difflib
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,23 +11,21 @@ from pathlib import Path
 from appliance import acquire, codec, keyring, specfile, verify
 from appliance.acquire import hub, store
 from appliance.acquire import models as model_files
-from appliance.acquire.source import Source
+from appliance.acquire.source import Carried, Source
 from appliance.apply import Report, apply, differences
 from appliance.catalog import load as load_catalog
-from appliance.catalog import providers
-from appliance.detect import detect, ports
+from appliance.catalog import only, providers
+from appliance.detect import detect
 from appliance.detect.proxies import proxies
 from appliance.domain.changes import Changeset, File, Record
 from appliance.domain.deployment import Deployment, Model
 from appliance.domain.host import Host
 from appliance.domain.spec import SMOKE, ApplianceSpec, ModelSpec, Proxy
 from appliance.errors import ArtifactError, HostError, SpecError
-from appliance.flows import doctor
+from appliance.flows import doctor, preflight
 from appliance.flows.site import Site, require_rights, unknown_model
 from appliance.plan import plan as decide
 from appliance.render.pages import render
-from appliance.report import amount_text
-from appliance.system.http import port_is_free
 from appliance.system.lock import lock
 from appliance.system.machine import go_out_by
 
@@ -82,6 +79,10 @@ class Terms:
     """Findings of the doctor that do not stop it; None = it is not asked."""
     offline: bool = False
     """No hub is asked."""
+    whole: bool = False
+    """Read new weights whole for another machine's plan, too."""
+    bundle: Carried | None = None
+    """Models in it are known, and no engines but those in it and those that are here already are chosen from."""
 
 
 def planned(site: Site, edit: Edit, terms: Terms = Terms(), host: Host | None = None) -> Planned:
@@ -96,7 +97,9 @@ def planned(site: Site, edit: Edit, terms: Terms = Terms(), host: Host | None = 
         specfile.check_guarded(spec, keys=guards(site))
         _require_files(spec)
     hubs = access(site, spec, offline=terms.offline)
-    spec = specfile.check(_pinned(spec, there, record, hubs))
+    carried = terms.bundle.models if terms.bundle else ()
+    known = (*(record.deployment.models if record else ()), *carried)
+    spec = specfile.check(_pinned(spec, there, known, hubs))
     here = host or detect(site.machine, state=site.layout.state)
     if site.layout.prefix == "/":
         here = replace(here, root=True)  # it will be root who puts it in force, whoever asks
@@ -104,17 +107,19 @@ def planned(site: Site, edit: Edit, terms: Terms = Terms(), host: Host | None = 
         doctor.require(site, here, spec, doctor.known(terms.ignore))
     before = record.deployment if record and not host else None
     rows = load_catalog(terms.catalog, state=site.layout.state)
+    if terms.bundle:
+        rows = only(rows, (*terms.bundle.artifacts, *(record.deployment.artifacts if record else ())))
 
     def deployment_of(*, whole: bool) -> Deployment:
-        models = tuple(model_files.resolve(item, record, hubs, whole=whole) for item in spec.models)
-        _refuse_dead_links(models, site)
+        models = tuple(model_files.resolve(item, record, hubs, whole=whole, carried=carried) for item in spec.models)
+        _refuse_dead_links(models, site, terms.bundle)
         return decide(
             spec, models, here, site.layout, rows, python=sys.executable, before=before, anew=terms.replan
         )  # fmt: skip
 
     # Headers first: nobody should wait for the digests of weights that do not fit.
     deployment = deployment_of(whole=False)
-    deployment = deployment if host else deployment_of(whole=True)
+    deployment = deployment if host and not terms.whole else deployment_of(whole=True)
     changes = render(deployment, specfile.files(spec, files, site.layout))
     if host:
         return Planned(changes=changes, pending=(), diff="", host=host, elsewhere=True)
@@ -153,12 +158,13 @@ def access(site: Site, spec: ApplianceSpec, *, offline: bool = False) -> hub.Acc
     return hub.access(told, cache=site.layout.cache, state=site.layout.state, progress=site.progress)
 
 
-def _pinned(spec: ApplianceSpec, before: ApplianceSpec, record: Record | None, hubs: hub.Access) -> ApplianceSpec:
+def _pinned(spec: ApplianceSpec, before: ApplianceSpec, known: tuple[Model, ...], hubs: hub.Access) -> ApplianceSpec:
     """Write hub and commit into the sources of models that are new, and of plain ones: they stay what they were.
 
-    A source that somebody wrote by hand without a revision stays as it is; the record holds what it stood for.
+    A source that somebody wrote by hand without a revision stays as it is; the record holds what it stood for. What is
+    `known` is not asked for.
     """
-    recorded = {(model.name, model.source) for model in record.deployment.models} if record else set()
+    recorded = {(model.name, model.source) for model in known}
 
     def one(item: ModelSpec) -> ModelSpec:
         by_hand = item in before.models and ":" in item.source
@@ -268,10 +274,11 @@ def compared(site: Site, changes: Changeset) -> Planned:
 def bring_about(site: Site, changes: Changeset, source: Source, *, doubted: str = "") -> Converged:
     """Acquire, apply and verify, under the lock; `doubted`: the path of a key that was not in force before."""
     deployment = changes.deployment
-    _preflight(site, deployment)
+    preflight.require(site, deployment, source)
     site.progress.step("acquire", "engine, gateway and weights")
     source = replace(source, state=site.layout.state)
     acquire.acquire(deployment, site.machine, source, site.progress)
+    preflight.refuse_conflicts(site, deployment)
     checks: list[verify.Check] = []
     asked = _asked(site, deployment, doubted, offline=source.offline)
 
@@ -305,50 +312,10 @@ def _planned(site: Site, changes: Changeset, record: Record | None, host: Host) 
     return Planned(changes=changes, pending=pending, diff="".join(parts), host=host)
 
 
-def _preflight(site: Site, deployment: Deployment) -> None:
-    """Refuse what would fail later, with the numbers. Raises HostError."""
-    spec = deployment.spec
-    record = site.generations.record()
-    # By the port alone: 127.0.0.1 and 0.0.0.0 are in each other's way, and our own gateway makes room.
-    ours = record is not None and record.deployment.spec.port == spec.port
-    if spec.port < 1024 and os.geteuid() != 0:
-        raise HostError(f"port {spec.port} needs root", hint="choose one above 1023, for example 8080")
-    if not port_is_free(spec.host, spec.port) and not (ours and _gateway_runs(site)):
-        holder = ports.holder(site.machine, spec.port)
-        raise HostError(
-            f"port {spec.port} is taken{f' by {holder}' if holder else ''}",
-            hint=f"stop it, or choose another: --listen {spec.host}:{spec.port + 1}",
-        )
-    _refuse_small_disk(deployment)
-
-
-def _gateway_runs(site: Site) -> bool:
-    record = site.generations.record()
-    states = verify.states(record.deployment, site.machine) if record else ()
-    return any(state.name == "gateway" and state.state in ("running", "starting") for state in states)
-
-
-def _refuse_small_disk(deployment: Deployment) -> None:
-    engines, weights = acquire.missing(deployment)
-    refuse_small_disk(deployment.layout.state, engines, weights)
-
-
-def refuse_small_disk(state: str, engines: int, weights: int) -> None:
-    """Raise HostError when so many bytes find no room there."""
-    path = Path(state)
-    while not path.exists():
-        path = path.parent
-    free = shutil.disk_usage(path).free
-    if engines + weights > free:
-        raise HostError(
-            f"{path}: {amount_text(free)} free, {amount_text(engines + weights)} needed "
-            f"(engines {amount_text(engines)}, weights {amount_text(weights)})",
-            hint="make room there, or mount a larger disk",
-        )
-
-
-def _refuse_dead_links(models: tuple[Model, ...], site: Site) -> None:
+def _refuse_dead_links(models: tuple[Model, ...], site: Site, bundle: Carried | None) -> None:
     for model in models:
+        if bundle and bundle.has_model(model):
+            continue
         gone = [file.path for file in model.weights.files if not file.url and not Path(file.path).exists()]
         if gone and not store.has(model, site.layout.state):
             raise ArtifactError(f"{model.name}: {gone[0]} is gone and no copy is in the store")

@@ -22,6 +22,11 @@ def load_plan(path: str) -> Deployment:
     return codec.from_data(Deployment, data, source=path)
 
 
+def read_json(path: str) -> Any:
+    """Read any document of ours, its envelope taken off."""
+    return _document(path, "llm-appliance bundle inventory --json > inventory.json", "")
+
+
 def _document(path: str, origin: str, key: str) -> Any:
     """Read JSON and take off the envelope, and `key` where it is there."""
     try:

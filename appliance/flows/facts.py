@@ -119,6 +119,8 @@ def _engine(site: Site, record: Record | None) -> Account:
     name = record.deployment.user if record else ACCOUNTS[0] if site.layout.prefix == "/" else ""
     if not name:
         return _self()
+    if name.isdigit():  # inside of containers only
+        return Account(name=name, uid=int(name), gids=(int(name),))
     try:
         entry = pwd.getpwnam(name)
     except KeyError:
@@ -231,7 +233,9 @@ def _newest(state: str) -> float:
 
 def _installed(site: Site, record: Record, states: tuple[ServiceState, ...]) -> Installed:
     deployment, layout = record.deployment, site.layout
-    programs = {item.name: item.program for item in deployment.started} | {"gateway": deployment.gateway.program}
+    # What runs in an image is looked for there.
+    programs = {item.name: item.program for item in deployment.started if not item.container}
+    programs |= {} if deployment.gateway.image else {"gateway": deployment.gateway.program}
     link = ""
     with suppress(OSError):
         link = os.readlink(layout.current)  # noqa: PTH115

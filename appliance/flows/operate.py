@@ -1,12 +1,14 @@
 """The verbs that operate what is installed, and the one that takes it away."""
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from appliance import verify
+from appliance.acquire import images
 from appliance.apply import accounts, remove_everything
 from appliance.domain.changes import Command, Record, ServiceState
-from appliance.errors import HostError
+from appliance.errors import ApplianceError, HostError
 from appliance.flows.site import Site, installed, require_rights, unknown_model
 from appliance.runtimes import runtime
 from appliance.system.lock import lock
@@ -61,18 +63,25 @@ def log_command(site: Site, model: str, *, follow: bool, lines: int) -> Command:
     return runtime(deployment.runtime).logs(deployment, service, follow=follow, lines=lines)
 
 
-def uninstall(site: Site, *, purge_models: bool) -> tuple[str, ...]:
-    """Take everything away that we wrote; weights stay unless told otherwise. Return what is left behind."""
+def uninstall(site: Site, *, purge_models: bool, purge_keys: bool = False) -> tuple[str, ...]:
+    """Take everything away that we wrote; weights and keys stay unless told otherwise. Return what is left behind."""
     layout = site.layout
     require_rights(site)
     with lock(Path(layout.state, "lock"), site.command):
         record = site.generations.record()
         site.progress.step("stop", "and remove what was written")
         left = remove_everything(record, site.generations, site.machine) if record else ()
+        left += _remove_images(site)
         doomed = [layout.cache, layout.log, layout.run, f"{layout.state}/generations"]
-        doomed += [f"{layout.state}/engines", f"{layout.state}/gateway"]
+        doomed += [f"{layout.state}/{name}" for name in ("engines", "gateway", "bundles")] + [layout.sockets]
         doomed += [f"{layout.state}/store"] if purge_models else []
-        Path(layout.keys).unlink(missing_ok=True)
+        keys = [path for path in (layout.keys, f"{layout.etc}/secrets") if Path(path).exists()]
+        if purge_keys:
+            Path(layout.keys).unlink(missing_ok=True)
+            doomed.append(f"{layout.etc}/secrets")
+        else:
+            # Nobody can make them again: clients have what belongs to them.
+            left += tuple(keys)
         for path in doomed:
             shutil.rmtree(path, ignore_errors=True)
         for name in ("catalog.json", "lock"):
@@ -81,3 +90,14 @@ def uninstall(site: Site, *, purge_models: bool) -> tuple[str, ...]:
         if Path(path).is_dir() and not any(Path(path).iterdir()):
             Path(path).rmdir()
     return left
+
+
+def _remove_images(site: Site) -> tuple[str, ...]:
+    """Remove the container images that we brought; return those that stay, for somebody uses them or nobody answers."""
+    state = Path(site.layout.state)
+    brought = images.made(state)
+    gone: tuple[str, ...] = ()
+    with suppress(ApplianceError):
+        gone = images.remove_made(state, site.machine)
+    site.machine.remove(str(state / images.MADE))
+    return tuple(f"image {ref}" for ref in brought if ref not in gone)

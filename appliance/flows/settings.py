@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from appliance import specfile
+from appliance import codec, specfile
 from appliance.acquire.hub import settings as hub_settings
 from appliance.acquire.hub.settings import token
 from appliance.detect.proxies import proxies
@@ -25,10 +25,14 @@ ABOUT = {
     "hub.source": "which hub a plain OWNER/REPO is for: auto, hf, ms",
     "hub.token-file": "file with the access token for Hugging Face, mode 0600 (HF_TOKEN)",
     "hub.offline": "never ask a hub: true, false (HF_HUB_OFFLINE)",
+    "images.registry": "registry that has all container images under their own names: registry.example:5000/mirror",
+    "images.base": "image that the appliance's own images are built on: debian:12-slim",
+    "images.portable": "build them for every processor, not only this machine's: true, false",
     "proxy.https": "the way out, for downloads and to providers: http://HOST:PORT (https_proxy)",
     "proxy.none": "hosts that are asked directly, with commas between (no_proxy)",
 }
 """Key -> what it is for, and the environment variable that holds where it is not set."""
+FLAGS = ("hub.offline", "images.portable")
 VARIABLE = "env."
 """Beginning of the keys that are variables of every engine: `env.VLLM_LOGGING_LEVEL`."""
 WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
@@ -60,6 +64,7 @@ def values(site: Site) -> dict[str, tuple[bool, str | bool]]:
         "proxy.https": spec.proxy.https or environ.get("https_proxy", ""),
         "proxy.none": spec.proxy.none or environ.get("no_proxy", ""),
     }  # fmt: skip
+    holding |= {f"images.{key}": value for key, value in codec.to_data(spec.images).items()}
     default = ApplianceSpec()
     found = {key: (_get(spec, key) != _get(default, key), holding[key]) for key in ABOUT}
     return found | {f"{VARIABLE}{name}": (True, value) for name, value in spec.environment}
@@ -85,7 +90,7 @@ def change(site: Site, key: str, text: str | None) -> bool:
 
 
 def _value(key: str, text: str) -> str | bool:
-    if key != "hub.offline":
+    if key not in FLAGS:
         return str(Path(text).expanduser().absolute()) if key == "hub.token-file" else text
     if text.lower() not in WORDS:
         raise UsageError(f"{key}: {text!r} is neither true nor false")

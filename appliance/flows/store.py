@@ -10,7 +10,7 @@ from appliance.acquire import hub, models, store
 from appliance.acquire.hub import keep
 from appliance.domain.deployment import Deployment, Model
 from appliance.errors import SpecError, UsageError
-from appliance.flows import converge
+from appliance.flows import converge, preflight
 from appliance.flows.site import Site, require_rights
 from appliance.system.lock import lock
 from appliance.system.machine import sync
@@ -53,7 +53,7 @@ def pull(site: Site, source: str, *, offline: bool = False) -> Model:
         here = converge.access(site, spec, offline=offline)
         found = hub.find(source, here)
         model = models.from_hub(found.source, found.source, here)
-        converge.refuse_small_disk(site.layout.state, 0, store.missing(model, site.layout.state))
+        preflight.refuse_small_disk(site.layout.state, 0, store.missing(model, site.layout.state))
         acquire.add(model, here)
         return model
 
@@ -63,7 +63,7 @@ def entries(site: Site) -> tuple[Entry, ...]:
     state = site.layout.state
     record = site.generations.record()
     served = _names(record.deployment) if record else {}
-    generations = {number: _names(one) for number, one in _generations(site).items()}
+    generations = {number: _names(one) for number, one in deployments(site).items()}
     sources = {model.digest: model.source for model in keep.stored(state)}
     home = Path(state, "store", "models")
     found = []
@@ -88,7 +88,7 @@ def _environments(site: Site) -> Iterator[Entry]:
     """Yield engines and gateways with who needs them. What is being made (`.NAME.new`) belongs to whoever makes it."""
     record = site.generations.record()
     now = _needed(record.deployment) if record else {}
-    before = {number: _needed(one) for number, one in _generations(site).items()}
+    before = {number: _needed(one) for number, one in deployments(site).items()}
     for part, kind in PARTS.items():
         home = Path(site.layout.state, part)
         for path in sorted(home.iterdir()) if home.is_dir() else []:
@@ -182,7 +182,7 @@ def _names(deployment: Deployment) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _generations(site: Site) -> dict[int, Deployment]:
+def deployments(site: Site) -> dict[int, Deployment]:
     """Return the generations on the disk. Raises SpecError where one cannot be read: it may need anything."""
     home = f"{site.layout.state}/generations"
     found = {}

@@ -1,11 +1,13 @@
 """Puts the decisions together into one Deployment."""
 
 import ipaddress
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
 from appliance.catalog import Catalog, providers
 from appliance.domain.deployment import (
+    Artifact,
     Certificate,
     Deployment,
     Gateway,
@@ -23,7 +25,8 @@ from appliance.domain.version import version
 from appliance.engines import bound, engine, health, keeps, paths, upstream
 from appliance.errors import HostError
 from appliance.gateway import TRIPLETS
-from appliance.plan import choose, keep, ladder, share, size, wishes, words
+from appliance.plan import choose, containers, keep, ladder, share, size, wishes, words
+from appliance.plan.fitness import CONTAINERS
 from appliance.plan.place import Fitted, Place
 from appliance.plan.room import Room, pools, room
 from appliance.runtimes import runtime, runtimes
@@ -39,12 +42,17 @@ BESIDE_GPUS = 16
 """Threads of an engine that computes on GPUs."""
 PORTS = range(18100, 19100)
 """Where engines listen that know no unix sockets, on 127.0.0.1 only."""
+INSIDE = 8080
+"""Port of the gateway in its container, which needs no rights."""
 CA_FILE = "/etc/ssl/certs/ca-certificates.crt"
 """Where the distributions that we know keep the certificates that they trust."""
 HTTP2_DIRECTIVE = {"debian": (13,), "ubuntu": (25, 4)}
 """Distribution -> the release from which on its nginx has `http2 on`; earlier ones say it where they listen."""
 ACCOUNTS = ("llm-engine", "llm-gateway", "llm-appliance")
 """User of the engines, user of the gateway, group of both."""
+NUMBERS = ("60700", "60701", "60700")
+"""The same in containers, where names mean nothing: no distribution and no part of systemd gives these to anybody
+(60578 to 61183 are free in systemd's list of ranges)."""
 
 
 def plan(
@@ -56,7 +64,7 @@ def plan(
     `before` is what runs now: a model that is asked for as it was keeps its engine, its GPUs and its layout, unless
     all is to be planned `anew`. The largest models are placed first, for the others fit in between.
     """
-    chosen, reason = _runtime(spec, host, layout)
+    chosen, reason = _runtime(spec, host, layout, before)
     kept = {} if anew else keep.kept(spec, models, host, before, chosen)
     here, where = room(host), pools(host)
     for service in (one for services, _ in kept.values() for one in services):
@@ -71,12 +79,17 @@ def plan(
         wishes.check(item, chosen)
     candidates = {item.name: choose.candidates(item, model, host, catalog, chosen) for item, model in new}
     fits, here = _fit(new, candidates, host, here)
+    if chosen in CONTAINERS:
+        fits = {item.name: _located(item, fits[item.name], spec, host) for item, _ in new}
     for item, model in new:
         artifacts |= {one.digest: one for one in fits[item.name].candidate.release.artifacts}
         placed = _services(item, model, fits[item.name], layout, host, python, ports)
         remote = _remote(item, spec) if providers.is_remote(item.source) else None
         services[item.name] = _elsewhere(placed, remote, python) if remote else placed
     grown = share.grow(tuple(one for name in fits for one in services[name]), host, here)
+    if chosen in CONTAINERS:
+        own = {item.name for item, _ in new if item.image}
+        grown = tuple(_contained(one, fits[one.model], host, own=one.model in own) for one in grown)
     services |= {name: tuple(one for one in grown if one.model == name) for name in fits}
     ordered = tuple(one for item in spec.models for one in services[item.name])
     told = {name: reasons for name, (_, reasons) in kept.items()}
@@ -85,8 +98,9 @@ def plan(
             fitted = fits[item.name]
             why = words.explain(item, model, services[item.name], fitted, host)
             told[item.name] = (choose.reason(item, fitted.candidate, fitted.refused), why, *wishes.warnings(item))
-    owner, gateway_user, group = _accounts(host, layout)
-    gateway_artifact = choose.gateway(catalog, host)
+    owner, gateway_user, group = _accounts(host, layout, chosen)
+    boxed = chosen in CONTAINERS
+    gateway_artifact = containers.gateway(spec.images, host) if boxed else choose.gateway(catalog, host)
     used = dict.fromkeys(digest for service in ordered for digest in service.artifacts)
     return Deployment(
         schema=SCHEMA,
@@ -99,9 +113,9 @@ def plan(
         python=python,
         models=models,
         services=ordered,
-        gateway=_gateway(spec, ordered, layout, host, gateway_artifact.digest),
+        gateway=_gateway(spec, ordered, layout, host, gateway_artifact),
         artifacts=(gateway_artifact, *(artifacts[digest] for digest in used)),
-        runtime_version=host.systemd if chosen == "systemd" else 0,
+        runtime_version=host.systemd if chosen == "systemd" or (boxed and layout.prefix == "/") else 0,
         reasons=(reason, *(one for item in spec.models for one in told[item.name])),
     )
 
@@ -135,8 +149,10 @@ def _in_order(
     return fits, here
 
 
-def _accounts(host: Host, layout: Layout) -> tuple[str, str, str]:
+def _accounts(host: Host, layout: Layout, runtime: str) -> tuple[str, str, str]:
     """Accounts of our own for the system; under a prefix they would be a trace outside it, so all is its owner's."""
+    if runtime in CONTAINERS:
+        return NUMBERS
     if not host.root:
         return "", "", ""
     return ACCOUNTS if layout.prefix == "/" else ("root", "root", "root")
@@ -147,23 +163,33 @@ def _pairs(spec: ApplianceSpec, models: tuple[Model, ...]) -> list[tuple[ModelSp
     return [(item, by_name[item.name]) for item in spec.models]
 
 
-def _runtime(spec: ApplianceSpec, host: Host, layout: Layout) -> tuple[str, Reason]:
-    """Take the runtime that was asked for, else the preferred one of those that work here."""
+def _runtime(spec: ApplianceSpec, host: Host, layout: Layout, before: Deployment | None = None) -> tuple[str, Reason]:
+    """Take the runtime that was asked for, else the preferred one of those that work here.
+
+    What runs stays where it is. Containers come first where they get GPUs: an engine's own image holds what it was
+    tested with, down to the C library.
+    """
     if spec.runtime != "auto":
         why = runtime(spec.runtime).refuse(host, layout.prefix)
         if why:
             raise HostError(f"runtime {spec.runtime} cannot be used here: {why}", hint="leave --runtime out to choose")
         return spec.runtime, Reason(subject="runtime", chosen=spec.runtime, why="asked for")
-    ranked = sorted(runtimes().values(), key=lambda module: -module.PREFERENCE)
+    now = before.runtime if before else ""
+    boxes = bool(host.gpus) and containers.gives_gpus(host)
+    ranked = sorted(
+        runtimes().values(),
+        key=lambda one: (now != one.NAME, not (boxes and one.NAME in CONTAINERS), -one.PREFERENCE),
+    )
     refusals = [(module.NAME, module.refuse(host, layout.prefix)) for module in ranked]
     chosen = next(name for name, why in refusals if why is None)
-    refused = tuple(Refusal(name=name, why=why) for name, why in refusals if why)
+    passed = itertools.takewhile(lambda one: one[1] is not None, refusals)
+    refused = tuple(Refusal(name=name, why=why) for name, why in passed if why)
     return chosen, Reason(subject="runtime", chosen=chosen, why="the first that works here", refused=refused)
 
 
-def runtime_name(spec: ApplianceSpec, host: Host, layout: Layout) -> str:
+def runtime_name(spec: ApplianceSpec, host: Host, layout: Layout, before: Deployment | None = None) -> str:
     """Return the runtime that a plan would take. Raises HostError when the one asked for cannot be used."""
-    return _runtime(spec, host, layout)[0]
+    return _runtime(spec, host, layout, before)[0]
 
 
 def _services(
@@ -171,6 +197,7 @@ def _services(
 ) -> tuple[Service, ...]:
     release = fitted.candidate.release
     module = engine(release.engine)
+    image = next((one for one in release.artifacts if one.kind == "image"), None)
     names = [item.name] if item.replicas == 1 else [f"{item.name}_{n}" for n in range(1, item.replicas + 1)]
     return tuple(
         Service(
@@ -178,7 +205,7 @@ def _services(
             model=item.name,
             engine=release.engine,
             version=release.version,
-            program=module.program(release, layout.state, python),
+            program=image.program if image else module.program(release, layout.state, python),
             weights=_weights(model, layout),
             socket=_socket(layout, name),
             home=f"{layout.cache}/{name}",
@@ -198,6 +225,21 @@ def _services(
         )
         for name, place in zip(names, fitted.places, strict=True)
     )
+
+
+def _located(item: ModelSpec, fitted: Fitted, spec: ApplianceSpec, host: Host) -> Fitted:
+    release = containers.located(fitted.candidate.release, item, spec.images, host)
+    return replace(fitted, candidate=replace(fitted.candidate, release=release))
+
+
+def _contained(service: Service, fitted: Fitted, host: Host, *, own: bool) -> Service:
+    """Put a service into its image, with the GPUs that it has."""
+    release = fitted.candidate.release
+    if service.remote:
+        return service
+    torch = bool(release.torch) or engine(release.engine).FILLS
+    gpus = tuple(gpu for gpu in host.devices if gpu.visible in service.gpus and gpu.vendor == service.vendor)
+    return replace(service, container=containers.container(service, release, gpus, host, torch=torch, own=own))
 
 
 def _remote(item: ModelSpec, spec: ApplianceSpec) -> Remote:
@@ -253,21 +295,26 @@ def _socket(layout: Layout, name: str) -> str:
     return path
 
 
-def _gateway(spec: ApplianceSpec, services: tuple[Service, ...], layout: Layout, host: Host, digest: str) -> Gateway:
-    root = f"{layout.state}/gateway/{digest[:16]}"
+def _gateway(
+    spec: ApplianceSpec, services: tuple[Service, ...], layout: Layout, host: Host, artifact: Artifact
+) -> Gateway:
+    boxed = artifact.kind == "image"
+    root = "" if boxed else f"{layout.state}/gateway/{artifact.digest[:16]}"
     triplet = TRIPLETS.get(host.arch, "")
     if not triplet:
         raise HostError(f"no gateway packages for {host.arch}", hint=f"supported: {', '.join(TRIPLETS)}")
     by_model: dict[str, list[Service]] = {}
     for service in services:
         by_model.setdefault(service.model, []).append(service)
-    tls = Certificate(certificate=spec.tls.certificate, key=spec.tls.key, http2_listens=_http2_listens(host))
+    tls = Certificate(certificate=spec.tls.certificate, key=spec.tls.key, http2_listens=boxed or _http2_listens(host))
     return Gateway(
         host=spec.host,
         port=spec.port,
         program=f"{root}/usr/sbin/nginx",
         root=root,
-        ld_library_path=f"{root}/usr/lib/{triplet}:{root}/lib/{triplet}",
+        ld_library_path="" if boxed else f"{root}/usr/lib/{triplet}:{root}/lib/{triplet}",
+        image=artifact.ref if boxed else "",
+        inside=INSIDE if boxed else 0,
         triplet=triplet,
         workers=min(host.cpus, 8),
         routes=tuple(

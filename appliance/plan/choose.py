@@ -164,11 +164,17 @@ def gateway(catalog: Catalog, host: Host) -> Artifact:
 def resolve(row: Release, gpus: tuple[Gpu, ...], host: Host, runtime: str) -> Release:
     """Name each artifact by everything that decides what its bytes will be on this machine."""
     artifacts = (_for(gpus, one) for one in fitness.ways(row, runtime))
-    return replace(row, artifacts=tuple(replace(one, digest=_name(one, row, host)) for one in artifacts))
+    twin = next((_name(one, row, host) for one in row.artifacts if one.kind == "build"), "")
+    named = tuple(
+        replace(one, digest=_name(one, row, host), twin=twin if "NATIVE=ON" in one.pins else "") for one in artifacts
+    )
+    return replace(row, artifacts=named)
 
 
 def _for(gpus: tuple[Gpu, ...], artifact: Artifact) -> Artifact:
-    """Say for which GPUs something is built."""
+    """Say for which GPUs something is built, and of an image whose digest is known that it is that one."""
+    if artifact.kind == "image" and artifact.digest:
+        return replace(artifact, ref=f"{artifact.ref}@sha256:{artifact.digest}")
     codes = sorted({gpu.compute_capability.replace(".", "") for gpu in gpus if gpu.compute_capability})
     if artifact.kind != "build" or not codes:
         return artifact

@@ -21,6 +21,8 @@ NAMES: Final = {
 }  # fmt: skip
 CONTAINERS: Final = ("compose", "swarm")
 """Runtimes that run container images; the others run programs of this machine."""
+ELSEWHERE: Final = ("remote",)
+"""Engines of which nothing runs here."""
 FIRST_TOOLKIT: Final = {"8.9": "11.8", "9.0": "11.8", "10.0": "12.8", "10.3": "12.9", "11.0": "13.0", "12.0": "12.8",
                         "12.1": "12.9"}  # fmt: skip
 """Compute capability -> first CUDA whose libraries know it (release notes of the toolkits, llama.cpp's build files)."""
@@ -57,8 +59,10 @@ def needs(vendors: str) -> str:
 
 
 def ways(row: Release, runtime: str) -> tuple[Artifact, ...]:
-    """Return the artifacts that this runtime can run."""
-    return tuple(one for one in row.artifacts if (one.kind == "image") == (runtime in CONTAINERS))
+    """Return the artifacts that this runtime can run; an image only where it is known what starts the engine in it."""
+    if runtime in CONTAINERS:
+        return tuple(one for one in row.artifacts if one.kind == "image" and one.program)
+    return tuple(one for one in row.artifacts if one.kind != "image")
 
 
 def kinds(host: Host, vendor: str, wanted: Wanted = None) -> tuple[tuple[tuple[Gpu, ...], ...], str]:
@@ -94,6 +98,7 @@ def _refusals(row: Release, host: Host, wanted: Wanted, runtime: str) -> Iterato
     yield "" if host.arch in row.arch else f"is for {', '.join(row.arch)}, this machine is {host.arch}"
     yield _processor(wanted) if row.api == "cpu" else _vendor(row, host, wanted)
     yield _way(row, runtime)
+    yield _handed(row, host, runtime)
     row = replace(row, artifacts=ways(row, runtime))
     if runtime not in CONTAINERS:  # an image brings its own C library and Python
         old = row.glibc and version(host.glibc) < version(row.glibc)
@@ -125,10 +130,23 @@ def _vendor(row: Release, host: Host, wanted: Wanted) -> str:
 
 
 def _way(row: Release, runtime: str) -> str:
-    if not row.artifacts or ways(row, runtime):
+    if ways(row, runtime) or (not row.artifacts and (runtime not in CONTAINERS or row.engine in ELSEWHERE)):
         return ""
+    if runtime in CONTAINERS and any(one.kind == "image" for one in row.artifacts):
+        return f"{runtime} cannot start its image by one command"
     here = "runs container images, there is none of it" if runtime in CONTAINERS else "runs no container images"
     return f"{runtime} {here}"
+
+
+def _handed(row: Release, host: Host, runtime: str) -> str:
+    """Why Docker gives containers none of NVIDIA's GPUs; other vendors' are devices like all others."""
+    docker = host.docker
+    if runtime not in CONTAINERS or row.api != "cuda":
+        return ""
+    if docker.snap:
+        return "Docker from snap hands no GPU to containers"
+    there = docker.toolkit or "nvidia" in docker.runtimes or "nvidia.com/gpu" in docker.cdi
+    return "" if there else "Docker hands out no NVIDIA GPUs: neither their container toolkit nor a CDI spec is there"
 
 
 def _python(row: Release, host: Host) -> str:

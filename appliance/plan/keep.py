@@ -14,7 +14,7 @@ Kept = dict[str, tuple[tuple[Service, ...], tuple[Reason, ...]]]
 
 def kept(spec: ApplianceSpec, models: tuple[Model, ...], host: Host, before: Deployment | None, runtime: str) -> Kept:
     """Return the models that keep engine, GPUs and layout: the same files, the same wishes, and the GPUs are there."""
-    if before is None or before.runtime != runtime:
+    if before is None or before.runtime != runtime or before.spec.images != spec.images:
         return {}
     digests = {model.name: model.digest for model in models}
     earlier = {model.name: model.digest for model in before.models}

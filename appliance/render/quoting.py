@@ -1,5 +1,6 @@
 """One filter for each output grammar: what goes through it comes out as one literal word of that grammar."""
 
+import json
 import re
 
 from appliance.errors import SpecError
@@ -72,7 +73,15 @@ def nginx(value: object) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
+def compose(value: object) -> str:
+    """One scalar of a Compose file as a JSON literal, which YAML reads as it is meant; `$` would begin a variable."""
+    if isinstance(value, bool | int):
+        return json.dumps(value)
+    return json.dumps(_text(value).replace("$", "$$"), ensure_ascii=False)
+
+
 FILTERS = {
+    "compose": compose,
     "systemd_exec": systemd_exec,
     "systemd_env": systemd_env,
     "systemd_value": systemd_value,

@@ -163,8 +163,7 @@ class RealMachine:
             stream.write(file.content)
             os.fchmod(stream.fileno(), file.mode)
             if file.user or file.group:
-                user = pwd.getpwnam(file.user).pw_uid if file.user else -1
-                os.fchown(stream.fileno(), user, grp.getgrnam(file.group).gr_gid if file.group else -1)
+                os.fchown(stream.fileno(), _user(file.user), _group(file.group))
             stream.flush()
             os.fsync(stream.fileno())
 
@@ -179,6 +178,15 @@ class RealMachine:
     def remove(self, path: str) -> None:
         """Remove a file or link; absent is fine."""
         Path(path).unlink(missing_ok=True)
+
+
+def _user(name: str) -> int:
+    """Return an account's number; one that only containers know is its own."""
+    return int(name) if name.isdigit() else pwd.getpwnam(name).pw_uid if name else -1
+
+
+def _group(name: str) -> int:
+    return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid if name else -1
 
 
 def sync(directory: Path) -> None:

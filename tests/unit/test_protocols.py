@@ -3,10 +3,10 @@
 from typing import Final
 
 from appliance.engines import Engine, dummy, engines, llama_cpp, llama_cpp_python, lmdeploy, sglang, vllm
-from appliance.runtimes import Runtime, runtimes, supervisord, systemd
+from appliance.runtimes import Runtime, compose, runtimes, supervisord, systemd
 
 ENGINES: Final[tuple[Engine, ...]] = (dummy, llama_cpp, llama_cpp_python, lmdeploy, sglang, vllm)
-RUNTIMES: Final[tuple[Runtime, ...]] = (supervisord, systemd)
+RUNTIMES: Final[tuple[Runtime, ...]] = (compose, supervisord, systemd)
 
 
 def test_discovery_finds_every_engine() -> None:

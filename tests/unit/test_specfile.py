@@ -465,3 +465,55 @@ def test_variables_and_proxies_that_cannot_be(text: str, words: str) -> None:
         load(text)
     assert words in caught.value.message
     assert "planted" not in caught.value.message + caught.value.hint
+
+
+# Images
+
+
+def test_settings_of_images_are_read_and_written() -> None:
+    text = b"images:\n  registry: registry.example:5000/mirror/\n  base: debian:12-slim\n  portable: true\n"
+    spec = specfile.load({MAIN: text}, LAYOUT)
+    assert (spec.images.registry, spec.images.base) == ("registry.example:5000/mirror/", "debian:12-slim")
+    assert spec.images.portable
+    assert specfile.load({MAIN: rewritten(spec, {})[MAIN]}, LAYOUT) == spec
+    assert b"images" not in rewritten(ApplianceSpec(), {})[MAIN]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "images: {registry: 'https://registry.example'}",
+            "images.registry: 'https://registry.example' is no registry",
+        ),
+        ("images: {base: 'Debian 12'}", "images.base: 'Debian 12' is no image"),
+        ("images: {mirror: x}", "images.mirror: unknown key"),
+        ("images: {portable: 'yes'}", "images.portable"),
+    ],
+)
+def test_settings_of_images_that_cannot_be_meant(text: str, words: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        specfile.load({MAIN: text.encode()}, LAYOUT)
+    assert words in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("image", "fine"),
+    [
+        ("vllm/vllm-openai:v0.33.0", True),
+        ("registry.example:5000/a/b_c.d-e", True),
+        (f"a/b:c@sha256:{'0' * 64}", True),
+        ("a b", False),
+        ("--privileged", False),
+        ("A/b", False),
+        ("a/b:", False),
+        ("a@sha256:12", False),
+    ],
+)
+def test_names_of_images(image: str, fine: bool) -> None:
+    model = ModelSpec(name="m", source="/m.gguf", image=image)
+    if fine:
+        specfile.check_model(model)
+        return
+    with pytest.raises(SpecError, match="is no image"):
+        specfile.check_model(model)

@@ -142,8 +142,7 @@ def remember(model: Model, state: str) -> None:
 def let_go(model: Model, state: str) -> None:
     """Remove the downloads that are in the store now."""
     for file in model.weights.files:
-        if file.url:
-            waiting(file, state).unlink(missing_ok=True)
+        waiting(file, state).unlink(missing_ok=True)
     home = room(state)
     if home.is_dir() and not any(home.iterdir()):
         home.rmdir()

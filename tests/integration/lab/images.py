@@ -93,6 +93,17 @@ def base_image() -> str:
     return name
 
 
+def base_tarball() -> Path:
+    """What the image of a fresh server is made of, as a file."""
+    base_image()
+    recipe = _recipe()
+    with alone("image"):
+        tarball = cache() / f"server-{recipe.digest}.tar"
+        if not tarball.exists():
+            _build(recipe, tarball)
+    return tarball
+
+
 def _recipe() -> Recipe:
     mirrors = _mirrors()
     options = ("apt-config", "dump", "--no-empty", "--format", '%F "%v";%n', *APT_OPTIONS)

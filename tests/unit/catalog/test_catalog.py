@@ -15,7 +15,7 @@ from appliance.domain.version import version
 from appliance.engines import engines
 from appliance.errors import ExitCode, SpecError, UsageError
 from appliance.plan import drivers, fitness
-from tests.unit.plan.machines import CARDS, machine
+from tests.unit.plan.machines import CARDS, boxed, machine
 
 ROWS = catalog().releases
 FLOORS = {"11": "450.80.02", "12": "525.60.13", "13": "580"}
@@ -162,7 +162,7 @@ def _first(engine: str, host: Any, runtime: str) -> Release | None:
 
 def _hosts() -> list[tuple[Any, str]]:
     return [
-        (machine(card, driver=driver, arch=arch, glibc=glibc, python=python, cuda_toolkit=toolkit), runtime)
+        (boxed(machine(card, driver=driver, arch=arch, glibc=glibc, python=python, cuda_toolkit=toolkit)), runtime)
         for card in CARDS
         for driver in ("450.80.02", "525.60.13", "570.26", "580.65.06")
         for arch in ("x86_64", "aarch64")

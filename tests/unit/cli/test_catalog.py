@@ -12,13 +12,13 @@ from appliance import codec
 from appliance.catalog import catalog
 from appliance.cli.app import app
 from appliance.errors import SpecError
-from tests.unit.plan.machines import machine
+from tests.unit.plan.machines import boxed, machine
 
 
 @pytest.fixture
 def h100(tmp_path: Path) -> str:
     path = tmp_path / "host.json"
-    path.write_text(codec.dump_json(machine("H100", driver="550.54.15")))
+    path.write_text(codec.dump_json(boxed(machine("H100", driver="550.54.15"))))
     return str(path)
 
 

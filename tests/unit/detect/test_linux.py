@@ -100,3 +100,9 @@ def test_nodes_are_counted_as_numbers_and_may_have_no_processor() -> None:
     }
     nodes = linux.numa(RecordedMachine(files=files))
     assert [(node.index, node.cpus, node.memory) for node in nodes] == [(2, (0, 1), 0), (10, (), 97871 << 10)]
+
+
+def test_numbers_of_the_groups_that_gpus_are_open_to() -> None:
+    text = "root:x:0:\nvideo:x:44:ann\nrender:x:105:\nbroken\nrenderer:x:7:\n"
+    assert linux.parse_groups(text, ("render", "video")) == (("render", 105), ("video", 44))
+    assert linux.parse_groups("", ("render", "video")) == ()

@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from appliance import catalog
-from appliance.domain.deployment import Launch, Model, Program, Release, Service, Setting
+from appliance.domain.deployment import Container, Launch, Model, Program, Release, Service, Setting
 from appliance.domain.weights import WeightFile
 from appliance.engines import engine, fastchat, health, lightllm, ollama, tei, xinference
 from appliance.memory import GIB, MIB
 from appliance.plan import choose, fitness
+from tests.unit.plan.machines import boxed
 from tests.unit.samples import HOST, deployment, gpu, gpu_host, item, model, safetensors, weights
 
 ROWS = catalog.load().releases
@@ -101,6 +102,17 @@ def test_what_tei_refuses(facts: Model, accelerator: str, said: str | None) -> N
     assert tei.refuse(facts, HOST, row("tei", accelerator)) == said
 
 
+def test_ollama_makes_its_model_itself_where_there_is_nothing_but_its_image() -> None:
+    (service,) = deployment(item(engine="llama-cpp")).services
+    boxed_one = replace(service, engine="ollama", program="ollama", port=18100, container=Container(image="ollama:1"))
+    launch = ollama.launch(boxed_one)
+    assert launch.programs == ()
+    assert launch.argv[:4] == ("/bin/sh", "-c", ollama.ALONE, "ollama")
+    assert launch.argv[4:6] == ("tiny", service.weights)
+    assert dict(launch.env)["OLLAMA_HOST"] == "127.0.0.1:18100"
+    assert "\n" not in ollama.ALONE  # a Compose file holds it as one word
+
+
 def test_ollama_is_refused_where_it_is_not_installed() -> None:
     installed = replace(HOST, tools=(("ollama", "/usr/local/bin/ollama"),))
     program, image = row("ollama", kind="program"), row("ollama", kind="image")
@@ -138,7 +150,7 @@ def test_lightllm_generates_text() -> None:
     ],
 )  # fmt: skip
 def test_tei_has_an_image_for_each_kind_of_gpu(capability: str, tag: str) -> None:
-    host = gpu_host(gpu(compute_capability=capability))
+    host = boxed(gpu_host(gpu(compute_capability=capability)))
     fitting = [one for one in ROWS if one.engine == "tei" and one.api == "cuda"]
     fitting = [one for one in fitting if fitness.fit(one, host, runtime="compose").groups]
     assert [one.artifacts[0].ref.rpartition(":")[2] for one in fitting] == ([tag] if tag else [])

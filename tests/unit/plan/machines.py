@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from appliance.domain.host import Driver, Gpu, Host
+from appliance.domain.host import Docker, Driver, Gpu, Host
 from appliance.plan.drivers import api_of
 from tests.unit.samples import GIB, HOST
 
@@ -39,6 +39,14 @@ def cards(*names: str) -> tuple[Gpu, ...]:
         )
         for number, name in enumerate(names)
     )
+
+
+DOCKER = Docker(client="28.3.0", server="28.3.0", compose="2.38.2", toolkit="1.17.8", runtimes=("nvidia", "runc"))
+
+
+def boxed(host: Host) -> Host:
+    """Return the machine with a Docker that hands its GPUs to containers."""
+    return replace(host, docker=DOCKER)
 
 
 def machine(*names: str, driver: str = "580.95.05", api: str = "", **more: Any) -> Host:

@@ -43,7 +43,10 @@ def test_a_runtime_that_is_passed_over_says_why() -> None:
     plan = deployment(host=CONTAINER)
     assert plan.runtime == "supervisord"
     assert plan.reasons[0].why == "the first that works here"
-    assert plan.reasons[0].refused == (Refusal(name="systemd", why="PID 1 is sleep, not systemd"),)
+    assert plan.reasons[0].refused == (
+        Refusal(name="systemd", why="PID 1 is sleep, not systemd"),
+        Refusal(name="compose", why="Docker is not installed"),
+    )
 
 
 def test_a_runtime_that_was_asked_for_is_taken() -> None:
@@ -62,7 +65,7 @@ def test_a_runtime_that_was_asked_for_and_cannot_be_is_an_error() -> None:
 def test_an_unknown_runtime_is_named_with_those_there_are() -> None:
     with pytest.raises(SpecError, match="no runtime is called 'launchd'") as caught:
         deployment(runtime="launchd")
-    assert caught.value.hint == "auto, supervisord, systemd"
+    assert caught.value.hint == "auto, compose, supervisord, systemd"
 
 
 def test_one_replica_has_the_name_of_its_model() -> None:

@@ -17,7 +17,7 @@ from appliance.errors import HostError, SpecError
 from appliance.plan import choose
 from appliance.plan.drivers import api_of
 from appliance.plan.fitness import FIRST_TOOLKIT
-from tests.unit.plan.machines import CARDS, machine
+from tests.unit.plan.machines import CARDS, boxed, machine
 from tests.unit.samples import CATALOG, HOST, item, model, weights
 
 ARM = replace(HOST, arch="aarch64")
@@ -134,7 +134,7 @@ class TestMachines:
     def test_sglang_for_cuda_12_as_wheels_and_as_an_image(self) -> None:
         host = machine("A100", driver="550.54.15")
         assert chosen(host, engine="sglang") == "sglang 0.5.10.post1 (cuda12.8)"
-        assert chosen(host, engine="sglang", runtime="compose") == "sglang 0.5.19 (cuda12.9)"
+        assert chosen(boxed(host), engine="sglang", runtime="compose") == "sglang 0.5.19 (cuda12.9)"
 
     def test_an_old_python_and_an_old_c_library_get_an_older_release(self) -> None:
         assert chosen(machine("A100", python="3.10")) == "vllm 0.26.0 (cuda13.0)"
@@ -150,7 +150,7 @@ class TestMachines:
         host = machine("Tesla P40", driver="570.26")
         assert chosen(replace(host, cuda_toolkit="12.8"), GGUF) == "llama-cpp 0.3.36 (cuda12)"
         assert chosen(host, GGUF) == "llama-cpp-python 0.3.36 (cuda12.5)"
-        assert chosen(host, GGUF, runtime="compose") == "llama-cpp rolling (cuda12.8)"
+        assert chosen(boxed(host), GGUF, runtime="compose") == "llama-cpp rolling (cuda12.8)"
 
     def test_gguf_on_a_gpu_with_a_compiler_with_wheels_and_without_either(self) -> None:
         assert chosen(machine("H100", cuda_toolkit="13.0"), GGUF) == "llama-cpp 0.3.36 (cuda13)"
@@ -160,7 +160,8 @@ class TestMachines:
 
     def test_the_cuda_13_image_of_llama_cpp_waits_for_a_driver_that_compiles_its_ptx(self) -> None:
         def image(name: str, driver: str) -> str:
-            return chosen(machine(name, driver=driver, api="13.4" if driver == "615" else ""), GGUF, runtime="compose")
+            host = machine(name, driver=driver, api="13.4" if driver == "615" else "")
+            return chosen(boxed(host), GGUF, runtime="compose")
 
         assert image("A100", "580.65.06") == "llama-cpp rolling (cuda12.8)"
         assert image("A100", "615") == "llama-cpp rolling (cuda13.4)"
@@ -226,7 +227,7 @@ class TestMachines:
 class TestArtifacts:
     def test_they_are_those_of_the_runtimes_way(self) -> None:
         def kinds(runtime: str) -> list[str]:
-            release, _ = choose.release(item(), SAFETENSORS, machine("H100"), catalog(), runtime)
+            release, _ = choose.release(item(), SAFETENSORS, boxed(machine("H100")), catalog(), runtime)
             return [one.kind for one in release.artifacts]
 
         assert (kinds("systemd"), kinds("supervisord"), kinds("compose")) == (["wheels"], ["wheels"], ["image"])
@@ -273,9 +274,11 @@ class TestArtifacts:
 
     def test_an_image_keeps_its_own_digest_and_is_else_named_by_what_is_asked_for(self) -> None:
         def digest(known: str, ref: str = "vllm/vllm-openai:v1") -> str:
-            artifact = Artifact(name="vllm", kind="image", ref=ref, digest=known)
+            artifact = Artifact(name="vllm", kind="image", ref=ref, digest=known, program="vllm")
             row = Release(engine="vllm", version="1", accelerator="cpu", arch=("x86_64",), artifacts=(artifact,))
-            return choose.resolve(row, (), HOST, "compose").artifacts[0].digest
+            found = choose.resolve(row, (), HOST, "compose").artifacts[0]
+            assert found.ref == (f"{ref}@sha256:{known}" if known else ref)
+            return found.digest
 
         assert digest("e" * 64) == "e" * 64
         assert len({digest(""), digest("", "vllm/vllm-openai:v2")}) == 2

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from appliance.domain.deployment import Artifact, Release
 from appliance.domain.host import Driver, Gpu, Slice
 from appliance.plan.fitness import Wanted, fit, runs
-from tests.unit.plan.machines import CARDS, cards, machine
+from tests.unit.plan.machines import CARDS, DOCKER, cards, machine
 from tests.unit.samples import GIB, HOST
 
 WHEELS = Artifact(name="vllm", kind="wheels", ref="vllm==1.0", digest="")
-IMAGE = Artifact(name="vllm", kind="image", ref="vllm/vllm-openai:v1.0", digest="")
+IMAGE = Artifact(name="vllm", kind="image", ref="vllm/vllm-openai:v1.0", digest="", program="vllm")
 BUILD = Artifact(name="llama-server", kind="build", ref="llama==1.0", digest="")
 ROW = Release(
     engine="vllm",
@@ -118,7 +118,7 @@ def test_a_jetson_takes_only_what_is_built_on_it() -> None:
     jetson = replace(H100, gpus=(orin,), cuda_toolkit="13.0")
     row = replace(ROW, capabilities=("8.7",))
     said = "is made for servers, Orin (nvgpu) needs what is built for Jetson"
-    assert why(row, host=jetson) == why(row, host=jetson, runtime="compose") == said
+    assert why(row, host=jetson) == why(row, host=replace(jetson, docker=DOCKER), runtime="compose") == said
     assert why(replace(row, artifacts=(BUILD,)), host=jetson) == ""
     assert why(replace(CPU, artifacts=(BUILD,)), host=jetson) == ""
 
@@ -137,7 +137,7 @@ def test_the_c_library_and_the_python_must_be_new_enough() -> None:
 
 
 def test_a_container_image_brings_its_own_c_library_and_python() -> None:
-    assert why(host=replace(H100, glibc="2.17", python="3.9"), runtime="compose") == ""
+    assert why(host=replace(H100, glibc="2.17", python="3.9", docker=DOCKER), runtime="compose") == ""
 
 
 @pytest.mark.parametrize("runtime", ["systemd", "supervisord"])
@@ -146,12 +146,16 @@ def test_programs_and_images_need_the_runtime_for_them(runtime: str) -> None:
     assert why(image, runtime=runtime) == f"{runtime} runs no container images"
     assert why(wheels, runtime=runtime) == ""
     assert why(wheels, runtime="compose") == "compose runs container images, there is none of it"
-    assert why(image, runtime="compose") == ""
+    assert why(image, host=replace(H100, docker=DOCKER), runtime="compose") == ""
+    assert why(image, runtime="compose").startswith("Docker hands out no NVIDIA GPUs")
+    several = replace(ROW, artifacts=(replace(IMAGE, program=""),))
+    assert why(several, runtime="compose") == "compose cannot start its image by one command"
 
 
-def test_what_comes_with_the_appliance_runs_in_every_runtime() -> None:
+def test_what_comes_with_the_appliance_runs_wherever_its_own_programs_do() -> None:
     dummy = replace(CPU, artifacts=())
-    assert [why(dummy, runtime=name) for name in ("systemd", "supervisord", "compose")] == ["", "", ""]
+    assert [why(dummy, runtime=name) for name in ("systemd", "supervisord")] == ["", ""]
+    assert why(dummy, runtime="compose") == "compose runs container images, there is none of it"
 
 
 def test_another_processor_is_refused() -> None:

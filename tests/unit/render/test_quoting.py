@@ -4,6 +4,7 @@ import configparser
 import shlex
 
 import pytest
+import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 from supervisor.datatypes import dict_of_key_value_pairs
@@ -149,3 +150,19 @@ def test_no_filter_lets_a_control_character_through(name: str, char: str) -> Non
 @pytest.mark.parametrize("name", sorted(quoting.FILTERS))
 def test_a_filter_takes_numbers_too(name: str) -> None:
     assert quoting.FILTERS[name](8080).strip("\"'") == "8080"
+
+
+@given(printable)
+@example("$HOME $$ ${x}")
+@example("no")
+@example("0x10")
+@example("&anchor *alias !!tag # comment: x")
+@example("\U0001f999")
+def test_compose_takes_this_value(value: str) -> None:
+    """What YAML reads is the value with `$` doubled, which Compose takes apart again."""
+    try:
+        read = yaml.safe_load(f"key: {quoting.compose(value)}")["key"]
+    except yaml.reader.ReaderError:
+        return  # a character that YAML's own reader refuses in any form
+    assert read == value.replace("$", "$$")
+    assert yaml.safe_load(f"[{quoting.compose(7)}, {quoting.compose(True)}]") == [7, True]

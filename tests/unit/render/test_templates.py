@@ -15,6 +15,7 @@ from appliance.render import quoting
 ROOT = resources.data("templates")
 TEMPLATES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.j2"))
 GRAMMARS = {
+    "compose": {"compose"},
     "nginx": {"nginx"},
     "supervisord": {"supervisor", "supervisor_word", "supervisor_env"},
     "systemd": {"systemd_exec", "systemd_env", "systemd_value"},

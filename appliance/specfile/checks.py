@@ -1,16 +1,14 @@
-"""The operator's own files: reads appliance.yaml and models.d/NAME.yaml strictly, and writes new ones."""
+"""What the operator's files may say: every rule that the types cannot hold, each refusal with its file and key."""
 
 import ipaddress
 import re
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import fields
 
-from appliance import codec, serving
+from appliance import serving
 from appliance.catalog import providers
-from appliance.domain.changes import File
-from appliance.domain.deployment import Layout
-from appliance.domain.spec import TASKS, ApplianceSpec, Hub, ModelSpec, Proxy, Serving, Tls, Tuning
+from appliance.domain.spec import TASKS, ApplianceSpec, Hub, Images, ModelSpec, Proxy, Tuning
 from appliance.errors import SpecError
-from appliance.options import asked, plain
+from appliance.options import plain
 
 NAME = serving.NAME
 RESERVED = serving.RESERVED
@@ -28,6 +26,11 @@ OWNED = frozenset({
 """Flags that the appliance sets itself, whatever the engine; each engine's own are in its OWNED and FLAGS."""
 ADDRESS = re.compile(r"https?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._~/-]*)?")
 DOMAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?")
+IMAGE = re.compile(
+    r"[a-z0-9]+([.-][a-z0-9]+)*(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*"
+    r"(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?"
+)
+"""An image's name with its registry, tag and digest."""
 PROXY = re.compile(r"http://([A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:]+\]):[0-9]{1,5}/?")
 NO_PROXY = re.compile(r"[A-Za-z0-9.:/*\[\]-]*(, ?[A-Za-z0-9.:/*\[\]-]+)*")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
@@ -39,93 +42,6 @@ OURS = frozenset({
 })  # fmt: skip
 """Variables that the plan decides on, or that would make a program another one."""
 SOURCES = ("auto", "hf", "ms")
-HEADER = "# Made by llm-appliance; yours to edit, `llm-appliance install` puts changes into force.\n"
-
-Scalar = str | int | float | bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _ApplianceFile:
-    version: int = 1
-    runtime: str = "auto"
-    listen: str = "127.0.0.1:8080"
-    insecure: bool = False
-    hub: Hub = field(default_factory=Hub)
-    proxy: Proxy = field(default_factory=Proxy)
-    environment: dict[str, Scalar] = field(default_factory=dict)
-    tls: Tls = field(default_factory=Tls)
-    cors: tuple[str, ...] = ()
-    splits: dict[str, dict[str, float]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _ModelFile(Tuning):
-    source: str
-    engine: str = "auto"
-    version: str = ""
-    context: int | None = None
-    parallel: int | None = None
-    kv_type: str = "auto"
-    gpus: tuple[int, ...] | int | None = None
-    strict: bool = False
-    cpus: int | None = None
-    replicas: int = 1
-    options: dict[str, Scalar] = field(default_factory=dict)
-    lora: dict[str, str] = field(default_factory=dict)
-    environment: dict[str, Scalar] = field(default_factory=dict)
-    key_file: str = ""
-    balance: str = "lru"
-    limit: int | None = None
-    queue: int | None = None
-    retry: str = "unsent"
-    fallback: str = ""
-    aliases: tuple[str, ...] = ()
-    expose: tuple[str, ...] = ()
-
-
-def load(files: dict[str, bytes], layout: Layout) -> ApplianceSpec:
-    """Read the files by path. Raises SpecError with the file and the key in its message."""
-    main = _ApplianceFile()
-    models = []
-    for path, content in sorted(files.items()):
-        source = path.removeprefix(f"{layout.etc}/")
-        text = _text(content, source)
-        if source == "appliance.yaml":
-            main = codec.load_yaml(_ApplianceFile, text, source=source)
-        else:
-            models.append(_model(codec.load_yaml(_ModelFile, text, source=source), source))
-    if main.version != 1:
-        raise SpecError(f"appliance.yaml: version: {main.version} is not known", hint="this release knows version 1")
-    host, port = parse_listen(main.listen)
-    return check(
-        ApplianceSpec(
-            runtime=main.runtime,
-            host=host,
-            port=port,
-            insecure=main.insecure,
-            hub=main.hub,
-            proxy=main.proxy,
-            environment=_pairs(main.environment),
-            tls=main.tls,
-            cors=main.cors,
-            splits=tuple((name, tuple(parts.items())) for name, parts in main.splits.items()),
-            models=tuple(models),
-        )
-    )
-
-
-def files(spec: ApplianceSpec, existing: dict[str, bytes], layout: Layout) -> tuple[File, ...]:
-    """Return the operator's files for a spec: a file that says the same already keeps every byte."""
-    there = load(existing, layout) if existing else ApplianceSpec()
-    known = {model.name: model for model in there.models}
-    path = f"{layout.etc}/appliance.yaml"
-    same = _without_models(there) == _without_models(spec) and path in existing
-    result = [File(path=path, content=existing[path] if same else _dump_appliance(spec))]
-    for model in spec.models:
-        path = f"{layout.etc}/models.d/{model.name}.yaml"
-        content = existing[path] if known.get(model.name) == model and path in existing else _dump_model(model)
-        result.append(File(path=path, content=content))
-    return tuple(result)
 
 
 def parse_listen(listen: str) -> tuple[str, int]:
@@ -142,6 +58,7 @@ def parse_listen(listen: str) -> tuple[str, int]:
 def check(spec: ApplianceSpec) -> ApplianceSpec:
     """Return the spec when it holds together. Raises SpecError."""
     check_hub(spec.hub)
+    check_images(spec.images)
     check_proxy(spec.proxy)
     check_environment(spec.environment, "environment")
     for model in spec.models:
@@ -180,6 +97,16 @@ def check_hub(hub: Hub) -> None:
     if hub.token_file and (not hub.token_file.startswith("/") or CONTROL.search(hub.token_file)):
         # Whoever pastes the token itself here must not find it in a log.
         raise SpecError("hub.token-file: not the absolute path of a file", hint="the token itself goes into that file")
+
+
+def check_images(images: Images) -> None:
+    """Raise SpecError when images cannot come from there."""
+    if images.registry and not IMAGE.fullmatch(images.registry.rstrip("/")):
+        raise SpecError(
+            f"images.registry: {images.registry!r} is no registry", hint="for example registry.example:5000/mirror"
+        )
+    if images.base and not IMAGE.fullmatch(images.base):
+        raise SpecError(f"images.base: {images.base!r} is no image", hint="for example debian:12-slim")
 
 
 def check_proxy(proxy: Proxy) -> None:
@@ -231,6 +158,8 @@ def check_model(model: ModelSpec) -> None:
     _check_gpus(model, where)
     if not KV_TYPE.fullmatch(model.kv_type):
         raise SpecError(f"{where}: kv_type: {model.kv_type!r} is no type", hint="auto, or as the engine calls it: q8_0")
+    if model.image and not IMAGE.fullmatch(model.image):
+        raise SpecError(f"{where}: image: {model.image!r} is no image", hint="for example vllm/vllm-openai:v0.33.0")
     _check_tuning(model, where)
     serving.check(model.serving, where)
     _check_adapters(model, where)
@@ -313,90 +242,9 @@ def _check_gpus(model: ModelSpec, where: str) -> None:
         raise SpecError(f"{where}: gpus: {list(chosen)} are not indexes of different GPUs")
 
 
-def _model(document: _ModelFile, source: str) -> ModelSpec:
-    name = source.removeprefix("models.d/").removesuffix(".yaml")
-    return ModelSpec(
-        name=name,
-        source=document.source,
-        engine=document.engine,
-        context=document.context,
-        parallel=document.parallel,
-        kv_type=document.kv_type,
-        gpus=document.gpus,
-        strict=document.strict,
-        cpus=document.cpus,
-        replicas=document.replicas,
-        options=_pairs(document.options),
-        version=document.version,
-        tuning=Tuning(**{one.name: getattr(document, one.name) for one in fields(Tuning)}),
-        adapters=tuple(document.lora.items()),
-        environment=_pairs(document.environment),
-        key_file=document.key_file,
-        serving=Serving(**{one.name: getattr(document, one.name) for one in fields(Serving)}),
-    )
-
-
-def _pairs(document: dict[str, Scalar]) -> tuple[tuple[str, str], ...]:
-    return tuple((key, _scalar(value)) for key, value in document.items())
-
-
-def _scalar(value: Scalar) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
 def _is_address(host: str) -> bool:
     try:
         ipaddress.ip_address(host)
     except ValueError:
         return False
     return "%" not in host  # an interface's name: Python takes it, nginx does not
-
-
-def _text(content: bytes, source: str) -> str:
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        raise SpecError(f"{source}: not UTF-8 at byte {error.start}") from error
-
-
-def _without_models(spec: ApplianceSpec) -> ApplianceSpec:
-    return replace(spec, models=())
-
-
-def _dump_appliance(spec: ApplianceSpec) -> bytes:
-    data: dict[str, object] = {
-        "version": 1, "runtime": spec.runtime, "listen": spec.listen, "insecure": spec.insecure,
-    }  # fmt: skip
-    for name, part, default in (("hub", spec.hub, Hub()), ("proxy", spec.proxy, Proxy()), ("tls", spec.tls, Tls())):
-        chosen = {key: value for key, value in asdict(part).items() if value != getattr(default, key)}
-        data |= {name: chosen} if chosen else {}
-    if spec.environment:
-        data["environment"] = dict(spec.environment)
-    data |= {"cors": list(spec.cors)} if spec.cors else {}
-    data |= {"splits": {name: dict(parts) for name, parts in spec.splits}} if spec.splits else {}
-    return (HEADER + codec.dump_yaml(data)).encode()
-
-
-def _dump_model(model: ModelSpec) -> bytes:
-    optional: dict[str, object] = {
-        "version": model.version,
-        "context": model.context,
-        "parallel": model.parallel,
-        "kv_type": "" if model.kv_type == "auto" else model.kv_type,
-        "gpus": list(model.gpus) if isinstance(model.gpus, tuple) else model.gpus,
-        "cpus": model.cpus,
-        "strict": model.strict,
-        **asked(model.tuning),
-        "lora": dict(model.adapters),
-        "options": dict(model.options),
-        "environment": dict(model.environment),
-        "key_file": model.key_file,
-        **serving.asked(model.serving),
-    }
-    data: dict[str, object] = {
-        "source": model.source,
-        "engine": model.engine,
-        "replicas": model.replicas,
-        **{key: value for key, value in optional.items() if value or (key in ("gpus", "seed", "queue") and value == 0)},
-    }
-    return (HEADER + codec.dump_yaml(data)).encode()

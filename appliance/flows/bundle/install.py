@@ -1,0 +1,166 @@
+"""Installs from a bundle: the same pipeline as ever, with the bundle in place of every registry and hub."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from appliance import __version__, acquire
+from appliance.acquire.bundle import Bundle, Reader, open_bundle
+from appliance.acquire.source import Source
+from appliance.bundle import fits
+from appliance.bundle.keys import Key
+from appliance.detect import detect
+from appliance.domain.deployment import Deployment
+from appliance.domain.host import Host
+from appliance.domain.spec import ApplianceSpec
+from appliance.domain.version import version
+from appliance.errors import ArtifactError, HostError
+from appliance.flows import converge
+from appliance.flows.bundle import trust
+from appliance.flows.converge import Converged, Edit, Planned, Terms
+from appliance.flows.site import Site, require_rights
+from appliance.system.lock import lock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """Which bundle, and how far it is believed."""
+
+    path: Path
+    places: tuple[Path, ...] = ()
+    """Other directories in which parts lie."""
+    trusted: tuple[Key, ...] = ()
+    """Keys that the operator names."""
+    first: Key | None = None
+    """Key that is believed where none is pinned yet: the one in the script that came with the bundle."""
+    allow_unsigned: bool = False
+    allow_older: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What an installation would do."""
+
+    planned: Planned
+    reader: Reader
+    bytes: int
+    """That would be written."""
+
+
+def install(site: Site, wish: Wish, edit: Edit, terms: Terms) -> Converged:
+    """Bring the machine into the state that the bundle was made for, beside what is served already."""
+    require_rights(site)
+    with lock(Path(site.layout.state, "lock"), site.command), _opened(site, wish) as reader:
+        bundle = _checked(site, reader, wish)
+        planned = converge.planned(site, _with(bundle, edit), _terms(terms, bundle))
+        _refuse_missing(planned.changes.deployment, bundle)
+        done = converge.bring_about(site, planned.changes, Source(offline=True, bundle=bundle))
+        if reader.key:
+            trust.pin(site, reader.key)
+        trust.remember(site, reader.index.name, reader.index.serial)
+        return done
+
+
+def preview(site: Site, wish: Wish, edit: Edit, terms: Terms) -> Preview:
+    """Return what would be done; nothing is written."""
+    with _opened(site, wish) as reader:
+        bundle = _checked(site, reader, wish)
+        planned = converge.planned(site, _with(bundle, edit), _terms(terms, bundle))
+        deployment = planned.changes.deployment
+        _refuse_missing(deployment, bundle)
+        return Preview(planned=planned, reader=reader, bytes=sum(acquire.missing(deployment, bundle)))
+
+
+def trusted(site: Site, wish: Wish) -> tuple[Key, ...]:
+    """Return the keys that are believed in this run."""
+    known = (*trust.pinned(site), *wish.trusted)
+    return known if known or wish.first is None else (wish.first,)
+
+
+def _opened(site: Site, wish: Wish) -> Reader:
+    site.progress.step("check", f"signature and index of {wish.path.name}")
+    return open_bundle(
+        wish.path, places=wish.places, trusted=trusted(site, wish), allow_unsigned=wish.allow_unsigned
+    )  # fmt: skip
+
+
+def _checked(site: Site, reader: Reader, wish: Wish) -> Bundle:
+    """Refuse what cannot be installed here, all reasons at once, before a payload is read. Raises HostError."""
+    index = reader.index
+    if version(index.appliance) > version(__version__):
+        raise HostError(
+            f"{wish.path} brings llm-appliance {index.appliance}, this is {__version__}",
+            hint=f"sudo {wish.path}.install brings the newer one along",
+        )
+    host = detect(site.machine, state=site.layout.state)
+    reasons = list(fits.misfits(index, host))
+    why = fits.older(index, trust.serials(site).get(index.name, -1), __version__)
+    if why and not wish.allow_older:
+        reasons.append(f"it is older: {why} (--allow-older takes it all the same)")
+    reasons += _space(site, reader, host)
+    if reasons:
+        raise HostError(f"{wish.path} cannot be installed here:\n" + "\n".join(reasons))
+    bundle = Bundle(reader, site.layout.state, host.cpu_flags)
+    absent = [*_absent(site, reader), *(f"blob {digest}" for digest in bundle.missing_base())]
+    if absent:
+        raise ArtifactError(
+            f"{wish.path} builds on what is not on this machine:\n" + "\n".join(absent[:20]),
+            hint="install the bundle that it was made after, or one that is whole",
+        )
+    return bundle
+
+
+def _space(site: Site, reader: Reader, host: Host) -> Iterator[str]:
+    there = _present(site)
+    needed = fits.unpacked(tuple(one for one in reader.index.of("engine", "gateway", "model") if one.key not in there))
+    if host.disk_free and needed > host.disk_free:
+        yield f"{site.layout.state}: {host.disk_free:,} bytes free, {needed:,} needed"
+
+
+def _present(site: Site) -> frozenset[str]:
+    """Return the keys of all that is installed: engines, gateways and models by digest, whole or their beginning."""
+    record = site.generations.record()
+    if record is None:
+        return frozenset()
+    deployment = record.deployment
+    return frozenset((*(one.digest for one in deployment.artifacts), *(one.digest for one in deployment.models)))
+
+
+def _absent(site: Site, reader: Reader) -> Iterator[str]:
+    """Yield what the bundle leaves out as a whole and is not here."""
+    state = Path(site.layout.state)
+    for one in reader.index.of("engine", "gateway", "model"):
+        if one.base and one.kind == "model" and not (state / "store" / "models" / one.key).is_dir():
+            yield f"model {one.name}"
+        elif one.base and one.kind != "model":
+            part = "gateway" if one.kind == "gateway" else "engines"
+            if not any(path.name.endswith(one.key[:16]) for path in (state / part).glob("[!.]*")):
+                yield f"{one.kind} {one.name} {one.version}"
+
+
+def _with(bundle: Bundle, edit: Edit) -> Edit:
+    """Return the edit that serves the bundle's models, too; one of a name that is served already takes its place."""
+
+    def both(spec: ApplianceSpec) -> ApplianceSpec:
+        spec = edit(spec)
+        names = {one.name for one in bundle.cargo.specs}
+        others = tuple(one for one in spec.models if one.name not in names)
+        return replace(spec, models=tuple(sorted((*others, *bundle.cargo.specs), key=lambda one: one.name)))
+
+    return both
+
+
+def _terms(terms: Terms, bundle: Bundle) -> Terms:
+    return replace(terms, offline=True, bundle=bundle)
+
+
+def _refuse_missing(deployment: Deployment, bundle: Bundle) -> None:
+    """Raise HostError when the plan needs what is neither here nor in the bundle."""
+    for one in deployment.artifacts:
+        if not acquire.home(one, deployment).is_dir() and bundle.component(one) is None:
+            made = bundle.reader.index.target
+            raise HostError(
+                f"{one.name} is needed as built for this machine, and the bundle has another: made for {made.os} "
+                f"{made.os_version}, Python {made.python}, processor with {' '.join(made.cpu_flags) or 'anything'}",
+                hint="make one from this machine's `detect --json`: llm-appliance bundle create --host FILE",
+            )

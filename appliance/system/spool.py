@@ -1,0 +1,115 @@
+"""Writes an archive into one file or into parts of a size: each byte once, and shown only when it is whole."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from appliance.system.machine import sync
+
+WINDOW = 32 << 20
+"""Bytes after which what was written begins to go to the disk."""
+
+
+def push(descriptor: int) -> None:
+    """Begin to write a file's pages to the disk, and drop those that are there; waits for neither.
+
+    What piles up in memory instead is slower in the end, and takes the cache from all else.
+    """
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+class Spool:
+    """An archive that is being written; a run that takes up another's finds it as it was left."""
+
+    def __init__(self, target: Path, *, room: int, skip: int) -> None:
+        """Write to `target`, or with `room` into parts beside it, each with so many bytes of the archive.
+
+        The first `skip` bytes of each part are left free for its header.
+        """
+        self.target, self._room, self._skip = target, room, skip
+        self._files: dict[int, int] = {}
+        self._dirty: dict[int, int] = {}
+        target.parent.mkdir(parents=True, exist_ok=True)
+
+    def draft(self, number: int) -> Path:
+        """Return where part `number`, from 0, lies while it is written."""
+        tail = f".{number + 1}" if self._room else ""
+        return self.target.with_name(f".{self.target.name}{tail}.new")
+
+    def have(self) -> int:
+        """Return how many bytes an earlier run has written, as far as they follow each other."""
+        total = 0
+        for number in range(1 << 20):
+            try:
+                size = self.draft(number).stat().st_size - self._skip
+            except OSError:
+                break
+            total += max(0, size)
+            if not self._room or size < self._room:
+                break
+        return total
+
+    def write(self, offset: int, view: memoryview | bytes) -> None:
+        """Put bytes at an offset of the archive."""
+        left = memoryview(view)
+        while left:
+            number, inside = divmod(offset, self._room) if self._room else (0, offset)
+            some = left[: self._room - inside] if self._room else left
+            done = os.pwrite(self._file(number), some, self._skip + inside)
+            left, offset = left[done:], offset + done
+            self._dirty[number] = self._dirty.get(number, 0) + done
+            if self._dirty[number] >= WINDOW:
+                push(self._files[number])
+                self._dirty[number] = 1
+
+    def _file(self, number: int) -> int:
+        if number not in self._files:
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._files[number] = os.open(self.draft(number), flags, 0o644)
+        return self._files[number]
+
+    def settle(self) -> None:
+        """Bring everything to the disk."""
+        for number, amount in self._dirty.items():
+            if amount:
+                os.fdatasync(self._files[number])
+                push(self._files[number])
+                self._dirty[number] = 0
+
+    def finish(self, size: int, headers: Sequence[bytes], names: Sequence[str]) -> tuple[Path, ...]:
+        """Cut the archive to `size` bytes, put each part's header in front, show the files under their names."""
+        shown = []
+        for number, name in enumerate(names):
+            length = min(self._room, size - number * self._room) if self._room else size
+            os.ftruncate(self._file(number), self._skip + length)
+            if headers:
+                os.pwrite(self._file(number), headers[number], 0)
+            os.fsync(self._file(number))
+            shown.append((self.draft(number), self.target.with_name(name)))
+        self.close()
+        # The last first: the part with the index shows when all others do.
+        for draft, path in reversed(shown):
+            draft.rename(path)
+        for number in range(len(names), len(names) + (1 << 20 if self._room else 0)):
+            if not self.draft(number).exists():
+                break
+            self.draft(number).unlink()
+        sync(self.target.parent)
+        return tuple(path for _, path in shown)
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        self.close()
+        for number in range(1 << 20):
+            if not self.draft(number).exists():
+                break
+            self.draft(number).unlink()
+            if not self._room:
+                break
+
+    def close(self) -> None:
+        """Let go of the files."""
+        for descriptor in self._files.values():
+            os.close(descriptor)
+        self._files.clear()
+        self._dirty.clear()

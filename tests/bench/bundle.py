@@ -1,0 +1,261 @@
+"""Bundles beside `cp`: how long it takes to write, to check and to install one, and how much memory.
+
+    python -m tests.bench.bundle [GB ...] [--place DIR] [--results FILE]
+
+For each size, files of random bytes as weights, 4 GiB at most each, on the disk that DIR is on; nothing of them is in the
+page cache when a measurement begins. Each line is the best of three rounds, in which all are measured one after the
+other, and all end with the bytes on the disk. Where other programs are at work too, compare the processor's seconds.
+"""
+
+import argparse
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from appliance import report
+from appliance.acquire.bundle import Bundle, chunk_size
+from appliance.bundle import index as indexes
+from appliance.bundle import oci, tar
+from appliance.bundle.index import Index, Payload
+from appliance.domain.deployment import Model
+from appliance.domain.weights import WeightFile, Weights
+from appliance.weights.digest import model_digest, sha256
+from tests.unit.bundle import small
+
+GB = 10**9
+LARGEST = 4 << 30
+ROUNDS = 3
+QUIET = report.Plain(open(os.devnull, "w"))
+
+
+def weights(home: Path, total: int) -> list[Path]:
+    """Write random files."""
+    home.mkdir(parents=True, exist_ok=True)
+    paths: list[Path] = []
+    with open("/dev/urandom", "rb", buffering=0) as source:
+        block = bytearray(source.read(64 << 20))
+        while total:
+            size = min(total, LARGEST)
+            path = home / f"weights-{len(paths)}.safetensors"
+            with path.open("wb") as stream:
+                left = size
+                while left:
+                    block[:8] = left.to_bytes(8, "little")  # no two blocks are the same
+                    left -= stream.write(block[: min(left, len(block))])
+            paths.append(path)
+            total -= size
+    return paths
+
+
+def forget(*places: Path) -> None:
+    """Take files out of the page cache."""
+    os.sync()
+    try:
+        Path("/proc/sys/vm/drop_caches").write_text("1")
+    except OSError:
+        for place in places:
+            for path in [place] if place.is_file() else list(place.rglob("*")):
+                if path.is_file():
+                    with path.open("rb") as stream:
+                        os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement."""
+
+    what: str
+    seconds: float
+    processor: float
+    """Seconds of processors, which other programs' work does not change."""
+    memory: int = 0
+    """KiB."""
+
+
+def timed(what: str, act: Callable[[], object], clean: Callable[[], None], *inputs: Path) -> Row:
+    """Return one measurement, from a cold cache."""
+    clean()
+    forget(*inputs)
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    act()
+    after, ended = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Row(what, ended - began, processor, act.memory if isinstance(act, Child) else 0)
+
+
+def best(rows: list[Row]) -> list[Row]:
+    """Return the best of several rounds; in each, everything was measured after everything else."""
+    names = dict.fromkeys(row.what for row in rows)
+    of = {name: [row for row in rows if row.what == name] for name in names}
+    return [
+        Row(
+            name, min(row.seconds for row in of[name]), min(row.processor for row in of[name]),
+            max(row.memory for row in of[name]),
+        )
+        for name in names
+    ]  # fmt: skip
+
+
+def shell(line: str) -> Callable[[], None]:
+    def run() -> None:
+        subprocess.run(("bash", "-c", line), check=True)
+
+    return run
+
+
+class Child:
+    """A step in a process of its own, whose memory can be told."""
+
+    def __init__(self, step: str, source: Path, target: Path) -> None:
+        self.words = (sys.executable, "-m", "tests.bench.bundle", "--step", step, str(source), str(target))
+        self.memory = 0
+
+    def __call__(self) -> None:
+        done = subprocess.run(self.words, check=True, capture_output=True, text=True)
+        self.memory = max(self.memory, int(done.stdout.split()[-1]))
+
+
+def step(name: str, source: Path, target: Path) -> None:
+    if name == "create":
+        small.write_of(target, small.Recipe(secret=b""), source, model(source))
+    elif name == "verify":
+        small.check(source, allow_unsigned=True)
+    elif name == "install":
+        with small.opened(source, allow_unsigned=True) as reader:
+            bundle = Bundle(reader, str(target), ())
+            bundle.weights(bundle.models[0], QUIET)
+    elif name == "inspect":
+        with small.opened(source, allow_unsigned=True) as reader:
+            assert reader.index.payloads
+    # Not ru_maxrss: a new process begins with its parent's.
+    (peak,) = (
+        line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")
+    )
+    print(peak)
+
+
+def model(home: Path) -> Model:
+    """A model of the files in a directory; their digests are known, as those of a store are."""
+    files = []
+    for path in sorted(home.glob("*.safetensors")):
+        digest = path.with_suffix(".sha256").read_text()
+        files.append(WeightFile(name=path.name, path=str(path), size=path.stat().st_size, sha256=digest))
+    shape = Weights(format="safetensors", architecture="qwen3", files=tuple(files))
+    return Model(name="tiny", source="/srv/tiny", weights=shape, digest=model_digest(tuple(files)))
+
+
+def measure(total: int, place: Path, *, others: bool) -> list[Row]:
+    """Measure one size; `others`: beside programs that compress, too, which take long."""
+    home, target, bundle = place / "weights", place / "target", place / "site.llmb"
+
+    def clean() -> None:
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir()
+
+    for path in weights(home, total):
+        path.with_suffix(".sha256").write_text(sha256(str(path), lambda _amount: None))
+    copy = shell(f"cp --reflink=never {home}/*.safetensors {target} && sync")
+    steps = (
+        ("bundle create", "create", home, target / "site.llmb"),
+        ("bundle verify", "verify", bundle, target),
+        ("bundle inspect", "inspect", bundle, target),
+        ("bundle install", "install", bundle, target / "state"),
+    )
+    programs = (
+        ("tar, stored", "cat", "plain.tar"), ("tar, zstd -1", "zstd -1 -T0 -q", "tar.zst"), ("tar, pigz", "pigz", "tar.gz"),
+    )  # fmt: skip
+    rows = []
+    for number in range(ROUNDS):
+        rows.append(timed("cp + sync", copy, clean, home))
+        for title, name, source, out in steps:
+            rows.append(timed(title, Child(name, source, out), clean, source))
+            if name == "create":
+                out.replace(bundle)
+        for title, program, name in programs if others and not number else ():
+            if shutil.which(program.split()[0]):
+                line = f"tar -C {home} -cf - . | {program} >{target / name} && sync"
+                rows.append(timed(title, shell(line), clean, home))
+    rows = best(rows)
+    for path in (home, target):
+        shutil.rmtree(path)
+    bundle.unlink()
+    return rows
+
+
+def inspect_large(terabytes: int, place: Path) -> float:
+    """Return how long it takes to look at a bundle of so many TB; its weights are a hole in the file."""
+    size = terabytes * 10**12 // 8
+    chunk = chunk_size(8 * size)
+    digest, place_, payloads = "a" * 64, tar.first(8 << 20), []
+    for number in range(8):
+        offset = tar.data(place_)
+        chunks = tuple(digest for _ in range(-(-size // chunk)))
+        payloads.append(Payload(digest=f"{number:064x}", size=size, offset=offset, kind="weights", chunks=chunks))
+        place_ = tar.after(offset, size)
+    index = Index(
+        schema=1, name="large", serial=0, appliance="0.1.0", target=small.TARGET, size=tar.end(place_),
+        payloads=tuple(payloads), components=(), chunk=chunk,
+    )  # fmt: skip
+    last = payloads[-1]
+    content = indexes.dump(index).ljust(8 << 20, b" ")
+    parts = (content, b"\n" * tar.SIGNATURE_SIZE, tar.LAYOUT_CONTENT, oci.index(last.digest, last.size))
+    path = place / "large.llmb"
+    with path.open("wb") as stream:
+        for (name, at, length), inside in zip(tar.head(8 << 20), parts, strict=True):
+            stream.seek(at)
+            stream.write(tar.header(name, length) + inside)
+        stream.truncate(index.size)
+    began = time.monotonic()
+    Child("inspect", path, place)()
+    return time.monotonic() - began
+
+
+def table(total: int, rows: list[Row]) -> str:
+    base = rows[0]
+    lines = [
+        f"### {total / GB:g} GB",
+        "",
+        "| what | seconds | MB/s | times cp | CPU s | memory |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        shown = f"{row.memory / 1024:.0f} MiB" if row.memory else ""
+        whole = row.what != "bundle inspect"
+        speed, times = (f"{total / 1e6 / row.seconds:.0f}", f"{row.seconds / base.seconds:.2f}") if whole else ("", "")
+        lines.append(f"| {row.what} | {row.seconds:.2f} | {speed} | {times} | {row.processor:.2f} | {shown} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("sizes", nargs="*", type=float, default=[1, 2, 4], metavar="GB")
+    parser.add_argument("--place", default=tempfile.gettempdir())
+    parser.add_argument("--results", default="")
+    parser.add_argument("--step", nargs=3, default=[], help=argparse.SUPPRESS)
+    told = parser.parse_args()
+    if told.step:
+        step(told.step[0], Path(told.step[1]), Path(told.step[2]))
+        return
+    parts: list[str] = []
+    for size in told.sizes:
+        with tempfile.TemporaryDirectory(dir=told.place) as directory:
+            parts.append(table(int(size * GB), measure(int(size * GB), Path(directory), others=not parts)))
+            print(parts[-1], flush=True)
+    with tempfile.TemporaryDirectory(dir=told.place) as directory:
+        parts.append(f"`inspect` of a bundle of 4 TB: {inspect_large(4, Path(directory)):.2f} s.\n")
+    print(parts[-1], flush=True)
+    if told.results:
+        about = f"{os.cpu_count()} processors, load {os.getloadavg()[1]:.0f} from other work, Linux {platform.release()}, Python {platform.python_version()}"
+        Path(told.results).write_text(f"# Bundles beside cp\n\n{about}.\n\n" + "\n".join(parts))
+
+
+if __name__ == "__main__":
+    main()
