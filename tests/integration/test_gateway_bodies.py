@@ -22,14 +22,22 @@ BUFFER = 4096
 """Bytes of a body that nginx keeps in memory here, and up to a quarter more; what is made below is shorter."""
 
 NAMES = ('"m"', '"renamed"', '"\\u006d"', '"none"', '"m\\"', '""', "null", "1", '["m"]', '{"model":"m"}', '"\\x"')
-KEYS = ('"model"', '"mod\\u0065l"', '"\\u006d\\u006f\\u0064\\u0065\\u006c"', '"Model"', '"model "', '"mode\\l"', '"stop"')
+KEYS = (
+    '"model"',
+    '"mod\\u0065l"',
+    '"\\u006d\\u006f\\u0064\\u0065\\u006c"',
+    '"Model"',
+    '"model "',
+    '"mode\\l"',
+    '"stop"',
+)
 VALUES = (
     '"x"', '"\\\\"', '"\\""', '"\\\\\\""', '"a\\\\\\\\"', '"model"', '"\\"model\\": \\"m\\""', "1", "-1.5e+9", "true", "null",
     "[]", "{}", "[1, 2,3]", '[{"role":"user","content":"a ]}{[ b"}]', '{"model": "none", "a": {"model": ["]"]}}', '["\\"]"]',
     "[[[]],[{}]]", "nul", "+", "", '"open', "[1", '{"a":1', "]", "1 2", "\x00", "\x01", '"é"', "'m'",
 )  # fmt: skip
 SPACES = ("", "", "", " ", "\n", "\t \r\n", "\x0b", "\x00")
-BREAKS = "{}[]\",:\\ \n\x00m1"
+BREAKS = '{}[]",:\\ \n\x00m1'
 
 
 @pytest.fixture(scope="module", autouse=True)
