@@ -157,6 +157,9 @@ local function forward(one, entry, path_name)
         remote.aim(model, path)
         return ngx.exec("@remote")
     end
+    if not model.keepalive then
+        ngx.var.gw_connection = "close"
+    end
     ngx.var.gw_target = targets[model.keepalive or false][path]
 end
 
@@ -198,7 +201,7 @@ function M.route()
         one.key = keys.check()
         return refuse(404, "not_found", "no such route: " .. errors.shown(uri))
     end
-    one.path = uri
+    one.path, one.entry = uri, entry
     local allowed = entry.method
     if method ~= allowed and not (method == "HEAD" and allowed == "GET") then
         return refuse_method(allowed, method)
@@ -382,21 +385,35 @@ local function quoted(text)
     return text:find('^[%w/._:-]*$') and '"' .. text .. '"' or cjson.encode((text:gsub("[^%g ]", "?")))
 end
 
--- The end of the log's line.
+-- Milliseconds as seconds: a fraction is dear to write, and most are the same few.
+local in_seconds = setmetatable({}, {
+    __index = function(self, milliseconds)
+        local text = tostring(milliseconds / 1000)
+        if milliseconds < 1000 then
+            self[milliseconds] = text
+        end
+        return text
+    end,
+})
+
+-- The end of the log's line. What differs from request to request stands last: long strings are told apart by their ends,
+-- and those that only differ in the middle are all compared with each other.
 local function note(one, tokens_in, tokens_out)
     local method, path = one and one.method, one and one.path
     if not path then
         method, path = of_request_line()
     end
     local model, replica, key = one and one.model, one and one.replica, one and one.key
-    ngx.var.gw_log = ',"method":"' .. (method:find("^%u+$") and method or "") .. '","path":' .. quoted(path:sub(1, 1000))
+    local known = one and one.entry and one.entry.method == method
+    ngx.var.gw_log = ',"method":"' .. ((known or method:find("^%u+$")) and method or "")
+        .. '","path":' .. (known and one.entry.path == path and one.entry.quoted or quoted(path:sub(1, 1000)))
         .. ',"key":"' .. (key and key.name or "")
         .. '","model":"' .. (model and model.name or "")
         .. '","replica":"' .. (replica and replica.name or "")
-        .. '","ttft":' .. (one and one.first_byte and floor(one.first_byte * 1000 + 0.5) / 1000 or "null")
+        .. '","retries":' .. (one and one.try > 1 and one.try - 1 or "0")
         .. ',"tokens_in":' .. (tokens_in or "null")
         .. ',"tokens_out":' .. (tokens_out or "null")
-        .. ',"retries":' .. (one and one.try > 1 and one.try - 1 or 0)
+        .. ',"ttft":' .. (one and one.first_byte and in_seconds[floor(one.first_byte * 1000 + 0.5)] or "null")
 end
 
 --- log: the replica has one request less.
@@ -407,13 +424,14 @@ function M.done()
     end
     balance.release(one)
     queue.done(one)
-    local tokens_in, tokens_out = usage.tokens(one)
+    local digits_in, digits_out = usage.tokens(one)
     usage.done(one)
-    note(one, tokens_in, tokens_out)
+    note(one, digits_in, digits_out)
+    local tokens_in, tokens_out = tonumber(digits_in or 0), tonumber(digits_out)
     -- An engine that tells no numbers gives about one token in each piece of a stream.
-    limits.done(one, (tokens_in or 0) + (tokens_out or one.pieces))
+    limits.done(one, tokens_in + (tokens_out or one.pieces))
     if one.model then
-        metrics.count(one, ngx.status, ngx.now() - ngx.req.start_time(), tokens_in or 0, tokens_out or 0)
+        metrics.count(one, ngx.status, ngx.now() - ngx.req.start_time(), tokens_in, tokens_out or 0)
     end
 end
 

@@ -75,6 +75,7 @@ local function set(replica, state)
     if before ~= state then
         shared:set("since:" .. replica.key, ngx.time())
         shared:set(replica.state, state)
+        replica.seen_at = nil
     end
 end
 
@@ -127,8 +128,13 @@ function M.failed(replica)
     end
 end
 
+--- What a replica is: looked up once a millisecond, for all requests that nginx works on before it asks for more.
 function M.state(replica)
-    return shared:get(replica.state) or (replica.passive and "up" or "starting")
+    local now = ngx.now()
+    if replica.seen_at ~= now then
+        replica.seen_at, replica.seen = now, shared:get(replica.state) or (replica.passive and "up" or "starting")
+    end
+    return replica.seen
 end
 
 --- The best state of a model's replicas, and the seconds since the first of those began to be in it.

@@ -29,7 +29,7 @@ local OWN = { "/health", "/v1/models", "/api/tags", "/metrics", "/gateway/stat" 
 
 local known = {}
 for path, one in pairs(ASKED) do
-    known[path] = { path = path, method = "POST", form = one.form, extra = one.extra }
+    known[path] = { path = path, quoted = '"' .. path .. '"', method = "POST", form = one.form, extra = one.extra }
 end
 for path, other in pairs(SAME) do
     known[path] = known[other]

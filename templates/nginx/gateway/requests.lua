@@ -19,7 +19,7 @@ function M.new()
         first = nil, candidates = nil, tried = nil, try = 0,
         -- Seconds until the first byte; pieces of the answer; the buffer with its end.
         first_byte = nil, pieces = 0, tail = nil,
-        path = nil, method = nil,
+        path = nil, entry = nil, method = nil,
     }
     open[tonumber(cast(number, get_request()))] = one
     return one

@@ -1,12 +1,13 @@
 --- Finds the `model` of a JSON request body without decoding the rest of it.
 -- For bodies in memory, which are short: here the string library is faster than pointers, whose loops are not compiled.
+-- A pattern costs several hundred instructions wherever it is used, a byte about ten: what is common is seen by its bytes.
 
 local cjson = require "cjson.safe"
 
 local byte, find, sub = string.byte, string.find, string.sub
 
-local QUOTE, BACKSLASH, COLON, COMMA = byte('"\\:,', 1, 4)
-local OBJECT, OBJECT_END, ARRAY = byte("{}[", 1, 3)
+local SPACE, QUOTE, BACKSLASH, COLON, COMMA = byte(' "\\:,', 1, 5)
+local OBJECT, OBJECT_END, ARRAY, ARRAY_END = byte("{}[]", 1, 4)
 
 -- "model" with each letter written as \uXXXX, and its quotes.
 local LONGEST_KEY = 5 * 6 + 2
@@ -15,16 +16,16 @@ local NOT_JSON = "the body is not a JSON object"
 
 -- Position of the first byte from `at` on that is no white space.
 local function skip_space(text, at)
+    local char = byte(text, at)
+    if char and char > SPACE then
+        return at
+    end
     return find(text, "[^ \t\r\n]", at)
 end
 
--- Position of the quote that ends the string beginning at `at`.
-local function string_end(text, at)
-    while true do
-        at = find(text, '"', at + 1, true)
-        if not at then
-            return nil
-        end
+-- Position of the quote that ends a string, from one on that stands behind a backslash.
+local function escaped_end(text, at)
+    while at do
         local before = at - 1
         while byte(text, before) == BACKSLASH do
             before = before - 1
@@ -32,7 +33,30 @@ local function string_end(text, at)
         if (at - before) % 2 == 1 then
             return at
         end
+        at = find(text, '"', at + 1, true)
     end
+end
+
+-- Position of the quote that ends the string beginning at `at`.
+local function string_end(text, at)
+    at = find(text, '"', at + 1, true)
+    if at and byte(text, at - 1) == BACKSLASH then
+        return escaped_end(text, at)
+    end
+    return at
+end
+
+-- Position of the next quote or bracket.
+local function next_mark(text, at)
+    local char = byte(text, at)
+    if char == COLON or char == COMMA then
+        at = at + 1
+        char = byte(text, at)
+    end
+    if char == QUOTE or char == OBJECT or char == OBJECT_END or char == ARRAY or char == ARRAY_END then
+        return at
+    end
+    return find(text, '["{}%[%]]', at)
 end
 
 -- Position of the bracket that ends the object or array beginning at `at`.
@@ -53,7 +77,7 @@ local function nested_end(text, at)
                 return at
             end
         end
-        at = find(text, '["{}%[%]]', at + 1)
+        at = next_mark(text, at + 1)
     end
 end
 
@@ -78,8 +102,15 @@ local function decode(text, first, last)
     return decoded and decoded[1]
 end
 
+local M1, M2, M3, M4, M5 = byte("model", 1, 5)
+
 local function is_model(text, first, last)
-    return last - first < LONGEST_KEY and decode(text, first, last) == "model"
+    local size = last - first - 1
+    if size == 5 then
+        local one, two, three, four, five = byte(text, first + 1, last - 1)
+        return one == M1 and two == M2 and three == M3 and four == M4 and five == M5
+    end
+    return size > 5 and size < LONGEST_KEY and decode(text, first, last) == "model"
 end
 
 -- One `"key": value`. Returns whether the key is `model`, and where the value begins and ends; nil when malformed.

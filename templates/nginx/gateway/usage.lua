@@ -4,7 +4,8 @@ local ffi = require "ffi"
 require "resty.core.param"
 
 local C, cast, text_of = ffi.C, ffi.cast, ffi.string
-local match = string.match
+local byte, find, match = string.byte, string.find, string.match
+local QUOTE = byte '"'
 local bytes = ffi.typeof "const uint8_t *"
 
 local HEAD, KEPT, SIZE = 512, 2048, 4096
@@ -71,21 +72,46 @@ end
 -- OpenAI's, the Responses API's and Anthropic's, Ollama's, and llama.cpp's own beside its answers. The last one counts.
 local IN = { "prompt_tokens", "input_tokens", "prompt_eval_count", "prompt_n" }
 local OUT = { "completion_tokens", "output_tokens", "eval_count", "predicted_n" }
-for n = 1, #IN do
-    -- Without the ^ a text that has none of them is searched once more from each of its bytes.
-    IN[n], OUT[n] = '^.*"' .. IN[n] .. '"%s*:%s*(%d+)', '^.*"' .. OUT[n] .. '"%s*:%s*(%d+)'
+
+-- The digits behind a key that ends at `last`, or else the one that was found before.
+local function digits(text, first, last, before)
+    local found = byte(text, first - 1) == QUOTE and match(text, '^"%s*:%s*(%d+)', last + 1)
+    return found or before
+end
+
+local function last_of_many(text, key, first, last, found)
+    while first do
+        found = digits(text, first, last, found)
+        first, last = find(text, key, last + 1, true)
+    end
+    return found
+end
+
+-- The digits that a key has where it stands last. Its bytes are looked for, not a pattern, which costs thirty times that,
+-- and without the first quote: letters are rarer. There is one mostly, and a loop would not be compiled with the rest.
+local function last_number(text, key)
+    local first, last = find(text, key, 1, true)
+    if not first then
+        return nil
+    end
+    local found = digits(text, first, last, nil)
+    first, last = find(text, key, last + 1, true)
+    if first then
+        found = last_of_many(text, key, first, last, found)
+    end
+    return found
 end
 
 local function counts(text)
     for n = 1, #IN do
-        local taken = match(text, IN[n])
+        local taken = last_number(text, IN[n])
         if taken then
-            return tonumber(taken), tonumber(match(text, OUT[n]) or 0)
+            return taken, last_number(text, OUT[n]) or "0"
         end
     end
 end
 
---- Tokens of the request and of its answer; nil where the engine does not say.
+--- Tokens of the request and of its answer, in digits as they stand there; nil where the engine does not say.
 function M.tokens(one)
     local tail = one.tail
     if not tail then
