@@ -21,6 +21,8 @@ PAUSE = 0.05
 """Seconds between two looks; a small model is up within a second."""
 GATEWAY_TIMEOUT = 20
 """Seconds for nginx to answer."""
+BETWEEN: Final = {404: 3, 503: GATEWAY_TIMEOUT}
+"""Status -> seconds that it may be said for after a change: each worker of nginx rereads its routes by itself."""
 LOG_LINES = 15
 """Lines of a failed engine's log that its error message carries."""
 
@@ -163,11 +165,11 @@ def _form(model: str, sound: bytes) -> tuple[str, bytes]:
 
 
 def _ask(deployment: Deployment, path: str, **what: Any) -> Response:
-    """Ask through the gateway, once more while it says that the model is starting: it may just have been reloaded."""
+    """Ask through the gateway, once more while one of its workers does not know the model yet, or says it is starting."""
     began = time.monotonic()
     while True:
         response = call(door(deployment), path, **what)
-        if response.status != 503 or time.monotonic() - began > GATEWAY_TIMEOUT:
+        if time.monotonic() - began > BETWEEN.get(response.status, 0):
             return response
         time.sleep(PAUSE)
 

@@ -177,12 +177,13 @@ def _runtime(spec: ApplianceSpec, host: Host, layout: Layout, before: Deployment
     now = before.runtime if before else ""
     boxes = bool(host.gpus) and containers.gives_gpus(host)
     ranked = sorted(
-        runtimes().values(),
-        key=lambda one: (now != one.NAME, not (boxes and one.NAME in CONTAINERS), -one.PREFERENCE),
-    )
-    refusals = [(module.NAME, module.refuse(host, layout.prefix)) for module in ranked]
-    chosen = next(name for name, why in refusals if why is None)
-    passed = itertools.takewhile(lambda one: one[1] is not None, refusals)
+        runtimes().values(), key=lambda one: (not (boxes and one.NAME in CONTAINERS), -one.PREFERENCE)
+    )  # fmt: skip
+    refusals = {module.NAME: module.refuse(host, layout.prefix) for module in ranked}
+    able = [name for name, why in refusals.items() if why is None]
+    chosen = now if now in able else able[0]
+    # The same as the first time, or a second installation would find a plan with other reasons in it.
+    passed = itertools.takewhile(lambda one: one[0] != chosen, refusals.items())
     refused = tuple(Refusal(name=name, why=why) for name, why in passed if why)
     return chosen, Reason(subject="runtime", chosen=chosen, why="the first that works here", refused=refused)
 

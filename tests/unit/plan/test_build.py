@@ -49,6 +49,11 @@ def test_a_runtime_that_is_passed_over_says_why() -> None:
     )
 
 
+def test_a_second_plan_gives_the_same_reasons() -> None:
+    first = deployment(host=CONTAINER)
+    assert deployment(host=CONTAINER, before=first).reasons == first.reasons
+
+
 def test_a_runtime_that_was_asked_for_is_taken() -> None:
     plan = deployment(runtime="supervisord")
     assert (plan.runtime, plan.reasons[0].why) == ("supervisord", "asked for")
