@@ -100,6 +100,7 @@ def _route(route: Route) -> dict[str, object]:
         "queue": route.queue,
         "retry": "before_first_byte" if route.resend else None,
         "keepalive": route.keepalive or None,
+        "nameless": route.nameless or None,
         "remote": remote(route.remote) if route.remote else None,
     }
     limit = {"limit": route.limit} if route.limit else {}

@@ -165,7 +165,7 @@ def _form(model: str, sound: bytes) -> tuple[str, bytes]:
 
 
 def _ask(deployment: Deployment, path: str, **what: Any) -> Response:
-    """Ask through the gateway, once more while one of its workers does not know the model yet, or says it is starting."""
+    """Ask through the gateway, once more while a worker of it does not know the model yet, or says it is starting."""
     began = time.monotonic()
     while True:
         response = call(door(deployment), path, **what)

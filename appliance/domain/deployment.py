@@ -318,6 +318,8 @@ class Route:
     """A request that was sent, and not answered, is sent once more."""
     fallback: str = ""
     """Model that answers while this one does not."""
+    nameless: bool = False
+    """Its engine is told no X-Request-Id."""
     keepalive: bool = False
     """Connections to its replicas are kept."""
 

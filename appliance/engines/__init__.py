@@ -37,8 +37,9 @@ class Engine(Protocol):
     operator may not set it; `upstream(service)`, what `model` of a request must say where that is not the model's name;
     `METRICS`, the URL path of its own counters, in Prometheus' form; `MODELSCOPE`, the variable that makes ModelScope
     its hub; `ROUTES`, what it can be asked beside BASE, or path
-    of ours -> its own; `KEPT`, True where connections to it may be kept; `LIMITED`, True where it must not get more
-    requests than it works on at the same time.
+    of ours -> its own; `KEPT`, True where connections to it may be kept; `NAMELESS`, True where it refuses requests
+    whose X-Request-Id is no UUID; `LIMITED`, True where it must not get more requests than it works on at the same
+    time.
     """
 
     @property
@@ -143,6 +144,11 @@ def bound(service: Service) -> int:
     """Return how many requests a replica should get at the same time, 0 = as many as come."""
     limited = getattr(engine(service.engine), "LIMITED", False) or service.remote
     return service.setting.parallel if limited else 0
+
+
+def nameless(service: Service) -> bool:
+    """Return whether its engine is told no X-Request-Id, because it refuses what is no UUID."""
+    return bool(getattr(engine(service.engine), "NAMELESS", False))
 
 
 def keeps(service: Service) -> bool:

@@ -17,6 +17,8 @@ ADDRESS: Final = "unix"
 FILLS: Final = False
 LIMITED: Final = True
 """It works on one request; others would hold its threads until it cannot even say how it is."""
+NAMELESS: Final = True
+"""Its middleware answers 400 to an X-Request-Id that is no UUID."""
 PROCESS: Final = 160 * MIB
 """Bytes of the Python process."""
 

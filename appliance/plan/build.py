@@ -22,7 +22,7 @@ from appliance.domain.deployment import (
 from appliance.domain.host import Host
 from appliance.domain.spec import ApplianceSpec, ModelSpec
 from appliance.domain.version import version
-from appliance.engines import bound, engine, health, keeps, paths, upstream
+from appliance.engines import bound, engine, health, keeps, nameless, paths, upstream
 from appliance.errors import HostError
 from appliance.gateway import TRIPLETS
 from appliance.plan import choose, containers, keep, ladder, share, size, wishes, words
@@ -348,6 +348,7 @@ def _route(name: str, item: ModelSpec, replicas: list[Service]) -> Route:
         resend=serving.retry == "before_first_byte",
         fallback=serving.fallback,
         keepalive=keeps(first),
+        nameless=nameless(first),
     )
 
 

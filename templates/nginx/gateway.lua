@@ -157,6 +157,9 @@ local function forward(one, entry, path_name)
         remote.aim(model, path)
         return ngx.exec("@remote")
     end
+    if model.nameless then
+        ngx.var.gw_told_id = ""
+    end
     if not model.keepalive then
         ngx.var.gw_connection = "close"
     end

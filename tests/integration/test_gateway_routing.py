@@ -368,3 +368,16 @@ def test_a_request_that_kills_replicas_does_not_visit_them_all(fresh: Gateway) -
     time.sleep(0.2)
     alive = [engine.process.poll() is None for engine in fresh.engines]  # type: ignore[union-attr]
     assert sorted(alive) == [False, False, True]
+
+
+def test_an_engine_that_takes_no_names_of_requests_is_told_none(fresh: Gateway) -> None:
+    named, nameless = fresh.recorder("named"), fresh.recorder("nameless")
+    fresh.route("named", named)
+    fresh.route("nameless", nameless, nameless=True)
+    fresh.start()
+    for name in ("named", "nameless"):
+        fresh.wait_for(name)
+        answered = fresh.chat(name, headers={"X-Request-Id": "ticket-4711"})
+        assert answered.headers["x-request-id"] == "ticket-4711"
+    assert named.seen[-1].header("x-request-id") == ["ticket-4711"]
+    assert nameless.seen[-1].header("x-request-id") == []
