@@ -1,5 +1,6 @@
 """Options that no release of the asked engine knows are the spec's fault, and are told with the way out."""
 
+from appliance.catalog import providers
 from appliance.domain.deployment import Reason
 from appliance.domain.spec import ModelSpec
 from appliance.engines import engine, engines, unable
@@ -26,6 +27,9 @@ def check(item: ModelSpec, runtime: str) -> None:
 
 def warnings(item: ModelSpec) -> tuple[Reason, ...]:
     """Return what the operator must have read before it is so."""
+    if providers.is_remote(item.source) and providers.in_the_clear(providers.place(item.source, item.key_file)):
+        why = "asked for: the key and all that is said leave this machine unencrypted, over http"
+        return (Reason(subject=f"trust in {item.name}", chosen="the network up to the provider is trusted", why=why),)
     if not item.tuning.trust_remote_code:
         return ()
     why = "asked for: Python files that come with the model RUN as the engine's user, whoever wrote them"

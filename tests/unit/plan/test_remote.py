@@ -101,6 +101,15 @@ def test_who_is_named_as_near_is_asked_directly(url: str) -> None:
     assert not service.program
 
 
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [("http://10.0.0.7:8000/v1", True), ("https://10.0.0.7/v1", False), ("http://127.0.0.1:8000/v1", False)],
+)
+def test_a_key_that_leaves_the_machine_unencrypted_is_told(url: str, told: bool) -> None:
+    reasons = planned(source=f"remote:{url}#m").reasons
+    assert any("leave this machine unencrypted" in one.why for one in reasons) == told
+
+
 def test_the_key_stands_in_no_file() -> None:
     for file in render(planned()).files:
         assert KEY.encode() not in file.content or file.path in ("deployment.json", "nginx/gateway.json")
