@@ -7,15 +7,13 @@ from pathlib import Path
 
 from appliance import gateway
 from appliance.apply import accounts
-from appliance.apply.generation import Generations, digest, written
+from appliance.apply.generation import SCHEMA, Generations, digest, written
 from appliance.domain.changes import Changeset, Command, Completed, File, Record
 from appliance.domain.deployment import Deployment
-from appliance.errors import ApplianceError, CommandError, UnhealthyError
+from appliance.errors import ApplianceError, CommandError, HostError, UnhealthyError
 from appliance.report import Progress
 from appliance.runtimes import runtime
 from appliance.system.machine import Machine
-
-SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +40,12 @@ def apply(
     else:
         record = _prepare(changes, changed, before, good, generations, machine, progress)
         progress.step("switch", f"to generation {record.generation}")
-        kept = _switch(record, before, generations, machine)
+        try:
+            kept = _switch(record, before, good, generations, machine)
+        except OSError:
+            # A disk that is full or read-only in the middle of it: what was half put in place goes again.
+            _return(good, record, generations, machine, progress)
+            raise
     deployment = record.deployment
     untold = changed | _untold(before, good, generations)
     try:
@@ -75,6 +78,7 @@ def _prepare(
     generations: Generations, machine: Machine, progress: Progress,
 ) -> Record:  # fmt: skip
     """Write and check a new generation; nothing that runs has noticed yet."""
+    _refuse_masked(changes)
     number = generations.next_number()
     deployment = changes.deployment
     progress.step("write", f"generation {number}, {len(changed)} files differ")
@@ -93,6 +97,14 @@ def _prepare(
         directories=_merged(before.directories if before else (), _missing_directories(changes)),
         fallback=good.generation if good else 0,
     )
+
+
+def _refuse_masked(changes: Changeset) -> None:
+    """Raise HostError where somebody masked what we would write: it must not run until he says so."""
+    for file in changes.files:
+        if file.path.startswith("/") and os.path.realpath(file.path) == os.devnull:
+            name = file.path.rpartition("/")[2]
+            raise HostError(f"{file.path} leads to {os.devnull}: it is masked", hint=f"systemctl unmask {name}")
 
 
 def differences(changes: Changeset, before: Record | None, machine: Machine) -> frozenset[str]:
@@ -129,7 +141,9 @@ def _check(deployment: Deployment, generation: str, machine: Machine) -> None:
         _run(command, machine)
 
 
-def _switch(record: Record, before: Record | None, generations: Generations, machine: Machine) -> tuple[str, ...]:
+def _switch(
+    record: Record, before: Record | None, good: Record | None, generations: Generations, machine: Machine
+) -> tuple[str, ...]:
     """Stop what goes, put the system files in place, flip the link, write the record."""
     deployment = record.deployment
     if before:
@@ -146,21 +160,25 @@ def _switch(record: Record, before: Record | None, generations: Generations, mac
         tuple(item for item in before.files if item.path not in {file.path for file in record.files}) if before else ()
     )
     generations.save(replace(record, files=record.files + old))
-    kept = _place(generations.system_files(record.generation), before, machine)
+    kept = _place(generations.system_files(record.generation), (before, good), machine)
     generations.flip(record.generation)
     generations.save(record)
     return kept
 
 
-def _place(files: tuple[File, ...], before: Record | None, machine: Machine) -> tuple[str, ...]:
-    """Write system files and remove those that went; a hand-edited one is kept beside the new one."""
-    known = {item.path: item.sha256 for item in before.files} if before else {}
+def _place(files: tuple[File, ...], before: tuple[Record | None, ...], machine: Machine) -> tuple[str, ...]:
+    """Write system files and remove those that went; a hand-edited one is kept beside the new one.
+
+    `before`: what was in force last, and last healthy; where a run was killed between the two, files of both are there.
+    """
+    known = {item.path: item.sha256 for record in reversed(before) if record for item in record.files}
+    ours = {(item.path, item.sha256) for record in before if record for item in record.files}
     kept = []
     for file in files:
         there = machine.read(file.path, 8 << 20)
         if there == file.content:
             continue
-        if there is not None and file.path in known and digest(there) != known[file.path]:
+        if there is not None and file.path in known and (file.path, digest(there)) not in ours:
             copy = f"{file.path}.edited-{digest(there)[:8]}"
             machine.write(File(path=copy, content=there, mode=0o600))
             kept.append(copy)
@@ -177,15 +195,15 @@ def _return(
 ) -> None:
     """Put the previous generation back in force, best effort: each step is tried whatever the one before did."""
     progress.step("return", f"to generation {before.generation}" if before else "to nothing")
-    if before is None:
-        remove_everything(failed, generations, machine)
-        return
-    changed = generations.difference(failed.generation, before.generation)
     try:
-        _switch(before, failed, generations, machine)
+        if before is None:
+            remove_everything(failed, generations, machine)
+            return
+        changed = generations.difference(failed.generation, before.generation)
+        _switch(before, failed, before, generations, machine)
         _run_all(runtime(before.deployment.runtime).activate(before.deployment, changed), machine)
-    except ApplianceError as error:
-        progress.note(f"could not be put back completely: {error.message}")
+    except (ApplianceError, OSError) as error:
+        progress.note(f"could not be put back completely: {error}")
 
 
 def _run_all(commands: tuple[Command, ...], machine: Machine) -> None:

@@ -1,6 +1,7 @@
 """Generations on disk: each complete and numbered, a link to the one in force, a record of what was written."""
 
 import hashlib
+import json
 import os
 import shutil
 from dataclasses import replace
@@ -12,6 +13,8 @@ from appliance.domain.deployment import Deployment, Layout
 from appliance.errors import SpecError
 from appliance.system.machine import Machine, sync
 
+SCHEMA = 1
+"""Of the record; a higher number is of a newer version of this program."""
 KEPT = 8
 """Generations that stay for a rollback."""
 
@@ -28,13 +31,32 @@ class Generations:
     def record(self) -> Record | None:
         """Return what is installed, None when nothing is. Raises SpecError on a record that cannot be read."""
         content = self._machine.read(self._record, codec.MAX_BYTES)
-        if not content:
+        if content is None:
             return None
+        self._refuse_newer(content)
         try:
             return codec.load_json(Record, content, source=self._record)
         except SpecError as error:
-            error.hint = f"{self._home} holds each generation's deployment.json; move the record away to install anew"
+            error.hint = self._way_back()
             raise
+
+    def _refuse_newer(self, content: bytes) -> None:
+        try:
+            schema = json.loads(content)["schema"]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return  # what is wrong with it says who reads it
+        if isinstance(schema, int) and schema > SCHEMA:
+            raise SpecError(
+                f"{self._record}: of schema {schema}, this llm-appliance knows {SCHEMA}: a newer one wrote it",
+                hint="use that newer one, or its `rollback` before this one is installed again",
+            )
+
+    def _way_back(self) -> str:
+        """Return what mends a broken record: each generation keeps its own, beside its plan."""
+        copy = f"{self._current}/record.json"
+        if self._machine.read(copy):
+            return f"the generation in force keeps its own: cp {copy} {self._record}"
+        return f"{self._home} holds each generation's deployment.json; move the record away to install anew"
 
     def confirmed(self, record: Record | None) -> Record | None:
         """Return the last record that was healthy: this one, or the one it would fall back to."""

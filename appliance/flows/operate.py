@@ -40,7 +40,7 @@ def control(site: Site, verb: str, model: str) -> Record:
     """Start, stop or restart one model or, for "", everything."""
     wanted = commands(site, verb, model)
     record = installed(site)
-    require_rights(site)
+    require_rights(site, writing=False)
     with lock(Path(site.layout.state, "lock"), site.command):
         if verb != "stop":
             # Sockets' directories are gone after a reboot where /run is in memory.
