@@ -5,10 +5,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from appliance import verify
-from appliance.acquire import images
+from appliance.acquire import images, store
 from appliance.apply import accounts, remove_everything
 from appliance.domain.changes import Command, Record, ServiceState
-from appliance.errors import ApplianceError, HostError
+from appliance.errors import ApplianceError, ArtifactError, HostError
 from appliance.flows.site import Site, installed, require_rights, unknown_model
 from appliance.runtimes import runtime
 from appliance.system.lock import lock
@@ -24,6 +24,18 @@ def check(site: Site, record: Record) -> tuple[verify.Check, ...]:
     verify.wait(record.deployment, site.machine)
     deployment = record.deployment
     return tuple(verify.completion(deployment, item.name, site.machine) for item in deployment.models)
+
+
+def require_intact(site: Site, record: Record) -> int:
+    """Read all weights in the store; return their bytes. Raises ArtifactError with each file that is damaged."""
+    models = record.deployment.models
+    bad = [path for item in models for path in store.damaged(item, site.layout.state, site.progress)]
+    if bad:
+        # Whole directories: what is left of a model is of no use without the rest.
+        homes = " ".join(sorted({str(path.parent) for path in bad}))
+        names = ", ".join(str(path) for path in bad)
+        raise ArtifactError(f"damaged: {names}", hint=f"rm -r {homes} && llm-appliance install")
+    return sum(item.weights.size for item in models)
 
 
 def commands(site: Site, verb: str, model: str) -> tuple[Command, ...]:
