@@ -293,6 +293,43 @@ def test_who_is_not_root_is_told_what_to_type(appliance: Server) -> None:
     }, "/srv", "/var/log/llm-appliance/gateway/access.log")  # fmt: skip
 
 
+# ------------------------------------------------------------------------------------------------ accounts, half done
+
+
+def test_accounts_that_were_there_before_are_used_and_left(empty: Server) -> None:
+    """Somebody else's, with numbers of their own; then everything of ours goes, and they stay."""
+    empty.sh("groupadd -g 4240 llm-appliance && useradd -u 4241 -M llm-engine && useradd -u 4242 -M llm-gateway")
+    before = empty.sh("getent passwd llm-engine llm-gateway; getent group llm-appliance").stdout
+    converges(empty, INSTALL, "smoke")
+    owner = "stat -c %u:%g /proc/$(systemctl show -P MainPID llm-appliance-{})"
+    assert empty.sh(owner.format("model@smoke")).stdout.strip() == "4241:4240"
+    assert empty.sh(owner.format("gateway")).stdout.strip() == "4242:4240"
+    empty.run("llm-appliance", "uninstall", "--purge-models", timeout=60)
+    assert empty.sh("getent passwd llm-engine llm-gateway; getent group llm-appliance").stdout == before
+
+
+def test_half_an_installation_goes_whole_and_twice(empty: Server) -> None:
+    """Killed after the switch, with the weights on a disk of their own, which stays mounted."""
+    empty.sh(f"mkdir -p {STATE}/store && mount -t tmpfs -o mode=755 tmpfs {STATE}/store")
+    before = empty.files()
+    said = kill(empty, "start", INSTALL)
+    assert "ended with -9" in said, said
+    refused(empty.run("llm-appliance", "uninstall", "--purge-models", check=False, timeout=60), 0)
+    assert product.install(empty, "--dry-run").wait(timeout=120) == 0
+    refused(empty.run("llm-appliance", "uninstall", "--purge-models", check=False, timeout=60), 0)
+    assert empty.run("findmnt", "-n", "-o", "FSTYPE", f"{STATE}/store").stdout.strip() == "tmpfs"
+    assert (
+        empty.sh(
+            "systemctl list-units --all --plain --no-legend 'llm-appliance*'; ls /etc/llm-appliance", check=False
+        ).stdout
+        == ""
+    )
+    left = {
+        path for path in difference(before, empty.files()) if not path.startswith(("/opt", "/usr/local", "/var/cache"))
+    }
+    assert left <= {STATE, "/var/log/journal"}
+
+
 # ------------------------------------------------------------------------------------------------ another nginx
 
 
