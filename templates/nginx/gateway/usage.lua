@@ -6,16 +6,20 @@ require "resty.core.param"
 local C, cast, text_of = ffi.C, ffi.cast, ffi.string
 local byte, find, match = string.byte, string.find, string.match
 local QUOTE = byte '"'
-local bytes = ffi.typeof "const uint8_t *"
+local bytes, number = ffi.typeof "const uint8_t *", ffi.typeof "uintptr_t"
 
 local HEAD, KEPT, SIZE = 512, 2048, 4096
-ffi.cdef("struct gw_tail { int head_size, size; uint8_t head[" .. HEAD .. "], text[" .. SIZE .. "]; };")
+ffi.cdef("struct gw_tail { int pieces, head_size, size; uint8_t head[" .. HEAD .. "], text[" .. SIZE .. "]; };")
 ffi.cdef "void *memmove(void *to, const void *from, size_t size);"
 
 local AGAIN = -2
 local data, length = ffi.new("unsigned char *[1]"), ffi.new("size_t[1]")
 
 local free = {}
+
+-- The buffer of each request whose answer has begun. A piece of it touches this and no more of what is known of a request:
+-- between two tokens of a stream all memory goes cold.
+local open = {}
 
 local M = {}
 
@@ -37,20 +41,15 @@ local function keep(tail, from, size)
     tail.size = tail.size + size
 end
 
---- Keeps the piece of an answer that is on its way to the client; returns how many bytes it has.
-function M.note(one, request)
+-- Keeps the piece of an answer that is on its way to the client; returns how many bytes it has.
+local function keep_piece(tail, request)
     -- As a Lua string each piece would be hashed and kept until the collector comes: half the price of a token.
     local rc = C.ngx_http_lua_ffi_get_body_filter_param_body(request, data, length)
     local size = tonumber(length[0])
     if size == 0 then
         return 0
     end
-    local tail = one.tail
-    if not tail then
-        tail = table.remove(free) or ffi.new("struct gw_tail")
-        tail.size, tail.head_size = 0, 0
-        one.tail = tail
-    end
+    tail.pieces = tail.pieces + 1
     if rc ~= AGAIN then
         keep(tail, cast(bytes, data[0]), size)
     else
@@ -61,9 +60,35 @@ function M.note(one, request)
     return size
 end
 
+--- Notes the first piece of an answer; returns how many bytes it has.
+function M.begin(one, request)
+    local tail = table.remove(free) or ffi.new("struct gw_tail")
+    tail.pieces, tail.size, tail.head_size = 0, 0, 0
+    local size = keep_piece(tail, request)
+    if size == 0 then
+        free[#free + 1] = tail
+    else
+        one.tail = tail
+        open[tonumber(cast(number, request))] = tail
+    end
+    return size
+end
+
+--- Notes a later piece; returns how many bytes it has, nil where the answer has not begun.
+function M.note(request)
+    local tail = open[tonumber(cast(number, request))]
+    return tail and keep_piece(tail, request)
+end
+
+--- The pieces that an answer had so far.
+function M.pieces(one)
+    return one.tail and one.tail.pieces or 0
+end
+
 --- Takes the buffer back.
-function M.done(one)
+function M.done(one, request)
     if one.tail then
+        open[tonumber(cast(number, request))] = nil
         free[#free + 1] = one.tail
         one.tail = nil
     end
