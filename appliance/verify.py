@@ -71,8 +71,8 @@ def wait(deployment: Deployment, machine: Machine) -> None:
     limits = {service.name: service.start_timeout for service in here}
     while True:
         response = call(door(deployment), "/health", timeout=5)
-        if response.status == 200 and (outside := call(address(deployment), "/health", timeout=5)).status == 0:
-            response = outside  # it lives, and clients do not reach it
+        if response.status == 200 and (outside := call(address(deployment), "/health", timeout=5)).json() is None:
+            response = outside  # it lives, and clients do not reach it, but nobody or somebody else
         models = (response.json() or {}).get("models", {}) if response.status == 200 else {}
         waiting = [service.name for service in here if models.get(service.model) != "up"]
         if response.status == 200 and not waiting:

@@ -1,14 +1,16 @@
 """Runs the campaign and prints its table: `python -m tests.campaign [F24 B57 …]`; with no words everything.
 
-The whole of it is also kept in RESULTS.md. What is not run, for a part of the machine is missing, says so.
+The rows are kept in RESULTS.md, where those of other entries stay as they were. What is not run, for a part of the
+machine is missing, says so.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import re
 import sys
-import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pytest
@@ -16,6 +18,7 @@ import pytest
 from tests.campaign.entries import HERE, Entry, belongs, entries
 from tests.campaign.losses import counted
 
+RESULTS = HERE / "RESULTS.md"
 HEAD = """# What happened: the campaign's last run
 
 `python -m tests.campaign` made this: each fault and each bad input that we know of is provoked by the tests that
@@ -61,28 +64,34 @@ def outcome(entry: Entry, collected: Collected) -> tuple[str, str, str]:
     return happened, str(counted("data", outputs)), str(counted("requests", outputs))
 
 
-def table(chosen: tuple[Entry, ...], collected: Collected) -> str:
-    """Return the table as Markdown."""
-    lines = ["| | fault | must happen | happened | data lost | requests lost |", "|---|---|---|---|---|---|"]
-    for entry in chosen:
-        happened, data, requests = outcome(entry, collected)
-        here = f"; not here: {entry.here}" if entry.here else ""
-        cells = (entry.number, entry.fault, entry.must, happened + here, data, requests)
-        lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
-    return "\n".join(lines) + "\n"
+def row(entry: Entry, collected: Collected) -> str:
+    """Return an entry's line of the table."""
+    happened, data, requests = outcome(entry, collected)
+    here = f"; not here: {entry.here}" if entry.here and entry.by else entry.here and f": {entry.here}"
+    cells = (entry.number, entry.fault, entry.must, happened + here, data, requests)
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 
-def summary(chosen: tuple[Entry, ...], collected: Collected) -> str:
-    """Return the numbers in one line."""
-    happened = [outcome(entry, collected)[0] for entry in chosen]
-    outputs = collected.outputs.values()
-    return (
-        f"{len(chosen)} entries: {sum(one.startswith('as it must') for one in happened)} as they must, "
-        f"{sum('failed' in one for one in happened)} failed, "
-        f"{sum(one.startswith('not run') for one in happened)} not run here, "
+def table(rows: Mapping[str, str]) -> str:
+    """Return the table as Markdown, with its sum above it."""
+    cells = [re.split(r"(?<!\\) \| ", line.strip("| ")) for line in rows.values()]
+    happened = [one[3] for one in cells]
+    lost = [sum(int(one[at].split()[0]) for one in cells if "of" in one[at]) for at in (4, 5)]
+    sums = (
+        f"{len(rows)} entries: {sum(one.startswith('as it must') for one in happened)} as they must, "
+        f"{sum('**failed**' in one for one in happened)} failed, "
+        f"{sum(one.startswith('not run') for one in happened)} not run, "
         f"{sum(one.startswith('not provoked') for one in happened)} that cannot be provoked here. "
-        f"Data lost: {counted('data', outputs)}. Requests lost: {counted('requests', outputs)}.\n"
+        f"Lost in all: {lost[0]} files, {lost[1]} requests."
     )
+    head = "| | fault | must happen | happened | data lost | requests lost |\n|---|---|---|---|---|---|"
+    return "\n".join((sums, "", head, *rows.values())) + "\n"
+
+
+def earlier() -> dict[str, str]:
+    """Return the rows that an earlier run has left."""
+    text = RESULTS.read_text() if RESULTS.exists() else ""
+    return {line.split()[1]: line for line in text.splitlines() if re.match(r"\| [FB]\d+ \| ", line)}
 
 
 def main(words: list[str]) -> int:
@@ -93,7 +102,6 @@ def main(words: list[str]) -> int:
         return 2
     chosen = tuple(known[word] for word in words) if words else tuple(known.values())
     collected = Collected()
-    began = time.monotonic()
     tests = sorted({test for entry in chosen for test in entry.by})
     if tests:
         said = io.StringIO()
@@ -101,10 +109,10 @@ def main(words: list[str]) -> int:
             pytest.main(["-q", "-p", "no:cacheprovider", *tests], plugins=[collected])
         if "failed" in collected.outcomes.values() or not collected.outcomes:
             print(said.getvalue()[-20000:], file=sys.stderr)
-    told = f"{summary(chosen, collected)}\n{table(chosen, collected)}"
-    print(told)
-    if not words:
-        (HERE / "RESULTS.md").write_text(f"{HEAD}{told}\n{time.monotonic() - began:.0f} s in all.\n")
+    made = {entry.number: row(entry, collected) for entry in chosen}
+    print(table(made))
+    rows = {number: row(entry, Collected()) for number, entry in known.items()} | earlier() | made
+    RESULTS.write_text(HEAD + table({number: rows[number] for number in known}))
     return int("failed" in collected.outcomes.values())
 
 

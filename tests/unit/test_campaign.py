@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.campaign.__main__ import Collected, outcome, summary, table
+from tests.campaign.__main__ import Collected, outcome, row, table
 from tests.campaign.entries import LISTS, Entry, belongs, entries
 
 ROOT = Path(__file__).parents[2]
@@ -50,9 +50,13 @@ def test_what_tests_said_is_added_up() -> None:
         collected.outcomes[f"tests/a.py::test_x[{case}]"] = "passed"
         collected.outputs[f"tests/a.py::test_x[{case}]"] = text
     assert outcome(entry, collected) == ("as it must (2 tests)", "1 of 3", "2 of 12")
-    assert r"| F1 | a \| b | c | as it must (2 tests) | 1 of 3 | 2 of 12 |" in table((entry,), collected)
+    assert r"| F1 | a \| b | c | as it must (2 tests) | 1 of 3 | 2 of 12 |" == row(entry, collected)
+    text = table({"F1": row(entry, collected)})
+    assert text.startswith("1 entries: 1 as they must, 0 failed")
+    assert "Lost in all: 1 files, 2 requests." in text
     collected.outcomes["tests/a.py::test_x[2]"] = "failed"
     assert outcome(entry, collected)[0] == "**failed**: test_x[2]"
-    assert summary((entry,), collected).startswith("1 entries: 0 as they must, 1 failed")
+    assert table({"F1": row(entry, collected)}).startswith("1 entries: 0 as they must, 1 failed")
     assert outcome(entry, Collected())[0].startswith("not run here")
     assert outcome(Entry(number="F2", fault="", must="", here="no GPU"), collected)[0] == "not provoked here"
+    assert "not provoked here: no GPU" in row(Entry(number="F2", fault="", must="", here="no GPU"), collected)
