@@ -49,14 +49,16 @@ def test_what_tests_said_is_added_up() -> None:
     for case, text in (("1", "requests lost: 0 of 7\ndata lost: 1 of 3\n"), ("2", "x\nrequests lost: 2 of 5\n")):
         collected.outcomes[f"tests/a.py::test_x[{case}]"] = "passed"
         collected.outputs[f"tests/a.py::test_x[{case}]"] = text
-    assert outcome(entry, collected) == ("as it must (2 tests)", "1 of 3", "2 of 12")
-    assert r"| F1 | a \| b | c | as it must (2 tests) | 1 of 3 | 2 of 12 |" == row(entry, collected)
+    assert outcome(entry, collected) == ("as it must (2 passed)", "1 of 3", "2 of 12")
+    assert r"| F1 | a \| b | c | as it must (2 passed) | 1 of 3 | 2 of 12 |" == row(entry, collected)
     text = table({"F1": row(entry, collected)})
     assert text.startswith("1 entries: 1 as they must, 0 failed")
     assert "Lost in all: 1 files, 2 requests." in text
     collected.outcomes["tests/a.py::test_x[2]"] = "failed"
     assert outcome(entry, collected)[0] == "**failed**: test_x[2]"
     assert table({"F1": row(entry, collected)}).startswith("1 entries: 0 as they must, 1 failed")
-    assert outcome(entry, Collected())[0].startswith("not run here")
+    collected.outcomes["tests/a.py::test_x[2]"] = "skipped"
+    assert outcome(entry, collected)[0] == "as it must (1 passed, 1 skipped)"
+    assert outcome(entry, Collected())[0] == "not run"
     assert outcome(Entry(number="F2", fault="", must="", here="no GPU"), collected)[0] == "not provoked here"
     assert "not provoked here: no GPU" in row(Entry(number="F2", fault="", must="", here="no GPU"), collected)
