@@ -337,6 +337,17 @@ class Certificate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """What replicas take memory of, for people to read."""
+
+    device: str
+    """As `Load.device` has it."""
+    name: str
+    memory: int
+    """Bytes; 0 = not told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Gateway:
     """The nginx in front of everything."""
 
@@ -366,6 +377,8 @@ class Gateway:
     tls: Certificate | None = None
     ca_file: str = ""
     """Certificates that providers' are checked against."""
+    devices: tuple[Device, ...] = field(default=(), repr=False)
+    """What the status page shows of the machine; not in the repr, which digests of units are made of."""
 
     @property
     def program_only(self) -> "Gateway":

@@ -10,6 +10,7 @@ from appliance.domain.deployment import (
     Artifact,
     Certificate,
     Deployment,
+    Device,
     Gateway,
     Layout,
     Model,
@@ -329,6 +330,10 @@ def _gateway(
         cors=spec.cors,
         tls=tls if tls.certificate else None,
         ca_file=CA_FILE,
+        devices=(
+            Device(device="ram", name="RAM", memory=host.memory),
+            *(Device(device=gpu.device, name=gpu.name, memory=gpu.memory or 0) for gpu in host.devices),
+        ),
     )
 
 

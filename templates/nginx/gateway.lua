@@ -14,6 +14,7 @@ local keys = require "gateway.keys"
 local limits = require "gateway.limits"
 local metrics = require "gateway.metrics"
 local own = require "gateway.own"
+local page = require "gateway.page"
 local paths = require "gateway.paths"
 local queue = require "gateway.queue"
 local remote = require "gateway.remote"
@@ -496,6 +497,7 @@ local function reread(premature)
         health.look_at_new()
     end
     keys.reread()
+    page.reread()
 end
 
 --- init_worker: knows the routes before the first request comes.

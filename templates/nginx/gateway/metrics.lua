@@ -208,6 +208,7 @@ local function stat_of(model, replica)
         limit = replica.limit or cjson.null,
         max_concurrency = noted("peak"),
         requests = noted("requests"),
+        output_tokens = noted("tokens"),
         seconds_since_last = last > 0 and ngx.time() - last or cjson.null,
         tokens_per_second = seconds > 0 and noted("tokens") / seconds or cjson.null,
         ttft = first_bytes > 0 and noted("first_byte_sum") / first_bytes or cjson.null,

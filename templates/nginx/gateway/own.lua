@@ -5,6 +5,7 @@ local errors = require "gateway.errors"
 local health = require "gateway.health"
 local keys = require "gateway.keys"
 local metrics = require "gateway.metrics"
+local page = require "gateway.page"
 local paths = require "gateway.paths"
 local routes = require "gateway.routes"
 
@@ -99,6 +100,8 @@ function M.answer(one, path, name)
     if path == "/health" then
         one.key = keys.known()
         return tell_health(one)
+    elseif page.holds(path) then
+        return page.send(path)
     end
     local key = keys.check()
     one.key = key
@@ -109,6 +112,9 @@ function M.answer(one, path, name)
             return answer(200, metrics.text(), "text/plain; version=0.0.4")
         end
         return answer(200, cjson.encode(metrics.stat()))
+    end
+    if path == "/gateway/page" then
+        return answer(200, page.text(told(key), keys.may_count(key)))
     end
     if name and not (routes.knows(name) and M.may(key, name)) then
         return M.refuse_unknown(key, name)

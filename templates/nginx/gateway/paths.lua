@@ -42,6 +42,12 @@ local ALONE = { ["/health"] = true, ["/metrics"] = true, ["/gateway/stat"] = tru
 
 local M = {}
 
+--- Answers a path by the gateway itself from now on, or no longer.
+function M.own(path, on)
+    known[path] = on and { path = path, method = "GET", own = path } or nil
+    ALONE[path] = true
+end
+
 --- The entry of a path, and the model that the path names, if it names one.
 function M.resolve(uri)
     local found = known[uri]
