@@ -98,7 +98,7 @@ def routes(deployment: Deployment) -> str:
 
 
 def shown(deployment: Deployment) -> str:
-    """Return what the status page says of the plan: which engine serves a model, and what it was given of the memory."""
+    """Return what the status page says of the plan: engines, and what they were given of the memory."""
     gateway, spec = deployment.gateway, deployment.spec
     replicas = {item.name: [one for one in deployment.services if one.model == item.name] for item in spec.models}
     models = {

@@ -106,7 +106,9 @@ class Page:
 
     def size(self, width: int, height: int, *, scale: float = 1, phone: bool = False) -> None:
         """Be so wide and high, in CSS pixels."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=phone)
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=phone
+        )
 
     def scheme(self, name: str) -> None:
         """Prefer `dark` or `light`."""
@@ -119,7 +121,13 @@ class Page:
 
     def ask(self, expression: str) -> Any:
         """Return what an expression is in the page."""
-        done = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        done = self.call(
+            "Runtime.evaluate",
+            expression=expression,
+            returnByValue=True,
+            awaitPromise=True,
+            allowUnsafeEvalBlockedByCSP=False,
+        )
         assert "exceptionDetails" not in done, (expression, done["exceptionDetails"])
         return done["result"].get("value")
 

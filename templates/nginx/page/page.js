@@ -86,7 +86,7 @@ function note(told) {
   while (seen[0].time < told.time - 3 * WINDOW) seen.shift();
 }
 
-// Seconds to the first piece of an answer, mean over all that were served.
+// Time to the first piece of an answer, mean over all that were served.
 function firstPiece(models) {
   let total = 0, weight = 0;
   for (const replica of models.flatMap((one) => list(one.counters && one.counters.replicas))) {
@@ -119,7 +119,7 @@ function tile(title, value, unit, line) {
     tiles[title] = parts;
   }
   put(tiles[title].value, value);
-  put(tiles[title].unit, unit);
+  put(tiles[title].unit, unit || "");
   tiles[title].path.setAttribute("d", line ? spark(line) : "");
 }
 
@@ -131,7 +131,7 @@ function showRates(models) {
   tile("Requests", rate(requests), "/s", past.map((one) => one.requests));
   tile("Tokens", rate(tokens), "/s", past.map((one) => one.tokens));
   tile("In flight", number(all.reduce((sum, one) => sum + one.flight, 0)), waiting ? `+ ${number(waiting)} waiting` : "");
-  tile("First token", firstPiece(models), "mean");
+  tile("First token, mean", ...firstPiece(models).split(" "));
 }
 
 // ---------------------------------------------------------------------------------------------------- models
@@ -194,7 +194,7 @@ function showModel(one, aliases) {
   put(parts.about, about.filter(Boolean).join(" · "));
   put(parts.curl, command(one.name, one.task));
   const told = sums(one.counters), now = rates([one.name]);
-  figures(parts, one.counters ? [["requests/s", rate(now.requests)], ["tokens/s", rate(now.tokens)], ["in flight", number(told.flight) + (told.waiting ? ` + ${number(told.waiting)} waiting` : "")], ["first token", firstPiece([one])], ["served", number(told.requests)]] : []);
+  figures(parts, told.requests || told.flight || told.waiting ? [["requests/s", rate(now.requests)], ["tokens/s", rate(now.tokens)], ["in flight", number(told.flight) + (told.waiting ? ` + ${number(told.waiting)} waiting` : "")], ["first token", firstPiece([one])], ["served", number(told.requests)]] : []);
   showReplicas(parts, list(one.counters && one.counters.replicas));
   return parts.root;
 }
@@ -299,7 +299,7 @@ function offer(models) {
   }));
   const ready = models.find((one) => one.state === "up");
   select.value = models.some((one) => one.name === before) ? before : (ready || models[0] || { name: "" }).name;
-  find("send").disabled = !models.length || asking !== null;
+  find("send").disabled = !models.length;
 }
 
 function say(kind, text) {
