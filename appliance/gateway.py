@@ -17,8 +17,9 @@ LUA: Final = (
     *(
         f"gateway/{name}.lua"
         for name in (
-            "balance", "body", "counts", "errors", "file", "health", "keys", "limits", "mapped", "metrics", "multipart",
-            "own", "page", "paths", "queue", "remote", "requests", "resolver", "routes", "scan", "usage",
+            "balance", "body", "counts", "engines", "errors", "file", "health", "keys", "limits", "mapped", "metrics",
+            "multipart", "own", "page", "paths", "queue", "remote", "report", "requests", "resolver", "routes", "scan",
+            "usage",
         )
     ),
 )  # fmt: skip
@@ -129,6 +130,7 @@ def _route(route: Route) -> dict[str, object]:
         "keepalive": route.keepalive or None,
         "nameless": route.nameless or None,
         "remote": remote(route.remote) if route.remote else None,
+        "metrics": route.metrics or None,
     }
     limit = {"limit": route.limit} if route.limit else {}
     return {

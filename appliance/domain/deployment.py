@@ -322,6 +322,8 @@ class Route:
     """Its engine is told no X-Request-Id."""
     keepalive: bool = False
     """Connections to its replicas are kept."""
+    metrics: str = ""
+    """URL path of each replica's own counters; "" = it has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

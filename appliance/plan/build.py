@@ -23,7 +23,7 @@ from appliance.domain.deployment import (
 from appliance.domain.host import Host
 from appliance.domain.spec import ApplianceSpec, ModelSpec
 from appliance.domain.version import version
-from appliance.engines import bound, engine, health, keeps, nameless, paths, upstream
+from appliance.engines import bound, engine, health, keeps, metrics, nameless, paths, upstream
 from appliance.errors import HostError
 from appliance.gateway import TRIPLETS
 from appliance.plan import choose, containers, keep, ladder, share, size, wishes, words
@@ -354,6 +354,7 @@ def _route(name: str, item: ModelSpec, replicas: list[Service]) -> Route:
         fallback=serving.fallback,
         keepalive=keeps(first),
         nameless=nameless(first),
+        metrics=metrics(first) if name == item.name else "",
     )
 
 

@@ -424,6 +424,9 @@ end
 function M.done()
     local one = requests.drop()
     if not one then
+        if ngx.status >= 400 then
+            metrics.refuse(nil, ngx.status)
+        end
         return note(nil)
     end
     balance.release(one)
@@ -436,6 +439,8 @@ function M.done()
     limits.done(one, tokens_in + (tokens_out or one.pieces))
     if one.model then
         metrics.count(one, ngx.status, ngx.now() - ngx.req.start_time(), tokens_in, tokens_out or 0)
+    elseif ngx.status >= 400 then
+        metrics.refuse(one, ngx.status)
     end
 end
 

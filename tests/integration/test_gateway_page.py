@@ -17,6 +17,7 @@ from tests.integration.gateway_rig import Gateway, gateway, until
 from tests.integration.test_gateway_keys import Ring, bearer
 
 GIB = 1 << 30
+GIF = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=="
 FILES = {
     "/": "text/html; charset=utf-8",
     "/gateway/page.css": "text/css; charset=utf-8",
@@ -337,12 +338,12 @@ def test_what_models_say_is_never_markup(page: Page, one: Gateway) -> None:
         "document.body.append(Object.assign(document.createElement('script'), {textContent: 'window.gone = 1'}))",
         "new Function('window.gone = 1')()",
         "fetch('http://192.0.2.1/').then(() => { window.gone = 1 })",
-        "new Promise((_, no) => { const i = new Image(); i.onload = () => { window.gone = 1 }; i.onerror = no;"
-        " i.src = 'data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw==' })",
+        "new Promise((_, no) => { const i = new Image(); i.onload = () => { window.gone = 1 }; i.onerror = no; i.src = GIF })",
     ],
 )
 def test_the_policy_holds_where_a_script_would_break_out(page: Page, one: Gateway, attack: str) -> None:
     ready(page, one, 2)
+    page.ask(f"window.GIF = '{GIF}'")
     refused = page.ask(f"(async () => {{ try {{ await ({attack}) }} catch {{ return 'refused' }} }})()")
     assert page.ask("window.gone") is None
     assert refused == "refused" or "Content Security Policy" in " ".join(page.complaints())

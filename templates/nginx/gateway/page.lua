@@ -4,8 +4,8 @@ local cjson = require "cjson.safe"
 local errors = require "gateway.errors"
 local file = require "gateway.file"
 local health = require "gateway.health"
-local metrics = require "gateway.metrics"
 local paths = require "gateway.paths"
+local report = require "gateway.report"
 local routes = require "gateway.routes"
 
 local HOME = ngx.config.prefix()
@@ -125,7 +125,7 @@ end
 
 --- What the page shows of the models by these names; counters, engines and devices only to who may see counters.
 function M.text(names, may_count)
-    local counted = may_count and metrics.stat().models or nil
+    local counted = may_count and report.stat().models or nil
     local models = {}
     for n, name in ipairs(names) do
         models[n] = model_of(name, counted)
