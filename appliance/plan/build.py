@@ -331,7 +331,8 @@ def _gateway(
         tls=tls if tls.certificate else None,
         ca_file=CA_FILE,
         devices=(
-            Device(device="ram", name="RAM", memory=host.memory),
+            # A kernel may tell a little more or less after the next boot: no plan is to differ by that.
+            Device(device="ram", name="RAM", memory=host.memory >> 27 << 27),
             *(Device(device=gpu.device, name=gpu.name, memory=gpu.memory or 0) for gpu in host.devices),
         ),
     )
