@@ -131,7 +131,7 @@ function showRates(models) {
   tile("Requests", rate(requests), "/s", past.map((one) => one.requests));
   tile("Tokens", rate(tokens), "/s", past.map((one) => one.tokens));
   tile("In flight", number(all.reduce((sum, one) => sum + one.flight, 0)), waiting ? `+ ${number(waiting)} waiting` : "");
-  tile("First token, mean", ...firstPiece(models).split(" "));
+  tile("First byte, mean", ...firstPiece(models).split(" "));
 }
 
 // ---------------------------------------------------------------------------------------------------- models
@@ -194,7 +194,7 @@ function showModel(one, aliases) {
   put(parts.about, about.filter(Boolean).join(" · "));
   put(parts.curl, command(one.name, one.task));
   const told = sums(one.counters), now = rates([one.name]);
-  figures(parts, told.requests || told.flight || told.waiting ? [["requests/s", rate(now.requests)], ["tokens/s", rate(now.tokens)], ["in flight", number(told.flight) + (told.waiting ? ` + ${number(told.waiting)} waiting` : "")], ["first token", firstPiece([one])], ["served", number(told.requests)]] : []);
+  figures(parts, told.requests || told.flight || told.waiting ? [["requests/s", rate(now.requests)], ["tokens/s", rate(now.tokens)], ["in flight", number(told.flight) + (told.waiting ? ` + ${number(told.waiting)} waiting` : "")], ["first byte", firstPiece([one])], ["served", number(told.requests)]] : []);
   showReplicas(parts, list(one.counters && one.counters.replicas));
   return parts.root;
 }
@@ -338,7 +338,7 @@ function write(bubble, event) {
 
 function summary(began, first, pieces, usage) {
   const tokens = (usage && usage.completion_tokens) || pieces, spent = (performance.now() - first) / 1000;
-  const speed = tokens > 1 && spent > 0.001 ? ` · ${rate((tokens - 1) / spent)} tokens/s` : "";
+  const speed = tokens > 1 && spent > 0.2 ? ` · ${rate((tokens - 1) / spent)} tokens/s` : "";
   return `${number(tokens)} tokens · first after ${time((first - began) / 1000)}${speed}`;
 }
 
