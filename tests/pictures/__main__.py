@@ -2,12 +2,14 @@
 
 Installs below a directory of its own, with the built-in model under two names, asks it for a while, looks at the status
 page in Chromium and at the verbs in a terminal, and takes all of it away again. `--appliance PREFIX` looks at one that
-is there, and leaves it. A verb that this release does not have is passed over, aloud.
+is there, and leaves it. The plan is one for a recorded machine with two GPUs, and for a published model's shape. A verb
+that this release does not have is passed over, aloud.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import pty
 import re
@@ -19,6 +21,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -27,20 +30,29 @@ import rich.terminal_theme
 import rich.text
 from rich._export_format import CONSOLE_SVG_FORMAT
 
+from appliance import codec
+from appliance.domain.host import Driver
+from tests.golden.plans.machines import hosts
 from tests.integration import chromium
 from tests.integration.gateway_rig import free_port
 from tests.integration.product import ROOT, build_cache
+from tests.pictures import weights
 
 HERE = Path(__file__).parent
 MOST = 600_000
 """Bytes of all pictures together: a clone is to stay small."""
 COLUMNS = 110
+WIDEST = 176
 TERMINAL = {
     "status": ("status",),
-    "plan": ("plan",),
+    "plan": ("add-model", "qwen3-32b", "./Qwen3-32B", "--dry-run", "--host", "l40s.json"),
     "bench": ("bench", "assistant"),
 }
-"""Name of a picture -> the verb that it shows; exit code 10 of `plan` is no failure."""
+"""Name of a picture -> the verb that it shows."""
+OLDER = Driver(vendor="nvidia", version="550.54.15", api="12.4")
+"""One that not every release can do with, so that there is something to pass over."""
+ELSEWHERE = ("plan",)
+"""Those that are about another machine than the one that is installed here."""
 PAGE = ("page-desktop", "page-phone")
 QUESTIONS = ("Say hello.", "What is a GPU?", "Tell me a story.")
 
@@ -128,13 +140,15 @@ def page(url: str, wanted: set[str]) -> dict[str, bytes]:
     return found
 
 
-def shown(words: tuple[str, ...], prefix: str) -> tuple[int, str]:
+def shown(words: tuple[str, ...], home: str) -> tuple[int, str]:
     """Run a verb in a terminal; return its exit code and what the terminal was sent."""
-    argv = [sys.executable, "-m", "appliance", *words, "--prefix", prefix]
-    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": str(COLUMNS), "LINES": "50"}
+    argv = [sys.executable, "-m", "appliance", *words]
+    environment = {
+        **os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLUMNS": str(COLUMNS), "LINES": "50",
+    }  # fmt: skip
     leader, follower = pty.openpty()
     with subprocess.Popen(
-        argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=follower, stderr=subprocess.DEVNULL, env=environment
+        argv, cwd=home, stdin=subprocess.DEVNULL, stdout=follower, stderr=subprocess.DEVNULL, env=environment
     ) as process:
         os.close(follower)
         sent = b""
@@ -149,8 +163,10 @@ def shown(words: tuple[str, ...], prefix: str) -> tuple[int, str]:
 
 def drawn(words: tuple[str, ...], sent: str) -> bytes:
     """Return an SVG of a terminal; no font from elsewhere, so that it is the same without a network."""
-    console = rich.console.Console(record=True, width=COLUMNS, file=Path(os.devnull).open("w"), force_terminal=True)
-    console.print(rich.text.Text.from_ansi(f"\x1b[1m$ llm-appliance {' '.join(words)}\x1b[0m\n{sent.rstrip()}"))
+    text = rich.text.Text.from_ansi(f"\x1b[1m$ llm-appliance {' '.join(words)}\x1b[0m\n{sent.rstrip()}")
+    width = max(COLUMNS, *(min(WIDEST, len(line)) for line in text.plain.splitlines()))
+    console = rich.console.Console(record=True, width=width, file=io.StringIO(), force_terminal=True)
+    console.print(text)
     form = re.sub(r"@font-face \{\{.*?\}\}\n", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
     form = form.replace("Fira Code", "ui-monospace, 'DejaVu Sans Mono'")
     theme = rich.terminal_theme.DIMMED_MONOKAI
@@ -160,15 +176,18 @@ def drawn(words: tuple[str, ...], sent: str) -> bytes:
 def terminal(prefix: str, wanted: set[str]) -> dict[str, bytes]:
     """Return pictures of verbs in a terminal."""
     found = {}
-    for name, words in TERMINAL.items():
-        if name not in wanted:
-            continue
-        code, sent = shown(words, prefix)
-        if code == 2:
-            print(f"{name}: passed over, this release has no `llm-appliance {words[0]}`")
-            continue
-        assert code in (0, 10), sent
-        found[f"{name}.svg"] = drawn(words, sent)
+    with tempfile.TemporaryDirectory() as home:
+        weights.make(Path(home))
+        Path(home, "l40s.json").write_text(codec.dump_json(replace(hosts()["l40sx2"], drivers=(OLDER,))))
+        for name, words in TERMINAL.items():
+            if name not in wanted:
+                continue
+            code, sent = shown(words if name in ELSEWHERE else (*words, "--prefix", prefix), home)
+            if code == 2:
+                print(f"{name}: passed over, this release has no `llm-appliance {words[0]}`")
+                continue
+            assert code == 0, sent
+            found[f"{name}.svg"] = drawn(words, sent)
     return found
 
 
@@ -179,7 +198,8 @@ def main() -> int:
     parser.add_argument("--appliance", metavar="PREFIX", help="one that is installed there")
     given = parser.parse_args()
     wanted = set(given.names or (*PAGE, *TERMINAL))
-    with installed() if not given.appliance else _there(given.appliance) as prefix:
+    there = given.appliance or wanted <= {*ELSEWHERE}
+    with _there(given.appliance or "") if there else installed() as prefix:
         found = page(base(prefix), wanted) if wanted & {*PAGE} else {}
         found |= terminal(prefix, wanted)
     for name, content in found.items():
