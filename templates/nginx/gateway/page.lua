@@ -24,7 +24,6 @@ local GUARD = {
         .. "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
     ["X-Content-Type-Options"] = "nosniff",
     ["Referrer-Policy"] = "no-referrer",
-    ["Cross-Origin-Opener-Policy"] = "same-origin",
     ["Cross-Origin-Resource-Policy"] = "same-origin",
     ["Cache-Control"] = "no-cache",
 }

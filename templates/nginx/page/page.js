@@ -269,9 +269,10 @@ async function look() {
       put(find("summary"), answer.status === 401 ? "a key is needed" : "no answer");
       wait = answer.status === 401 ? SLOWEST : Math.min(SLOWEST, wait * 2);
     } else {
-      show(await answer.json());
+      const told = await answer.json();
+      show(told);
       problem("");
-      wait = EVERY;
+      wait = EVERY * Math.max(1, Math.ceil(list(told.models).length / 100));
     }
   } catch {
     if (turn !== looks) return;
