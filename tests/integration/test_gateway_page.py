@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -17,6 +18,7 @@ from tests.integration.gateway_rig import Gateway, gateway, until
 from tests.integration.test_gateway_keys import Ring, bearer
 
 GIB = 1 << 30
+LONG = "a" * 63
 GIF = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=="
 FILES = {
     "/": "text/html; charset=utf-8",
@@ -61,8 +63,8 @@ def page(browser: Page) -> Page:
     return browser
 
 
-@pytest.fixture
-def one() -> Iterator[Gateway]:
+@contextmanager
+def shown() -> Iterator[Gateway]:
     with gateway() as made:
         made.route("fox", made.engine("fox", "--token-delay", "0.15"))
         made.route("vectors", made.engine("vectors"))
@@ -70,6 +72,21 @@ def one() -> Iterator[Gateway]:
         made.start()
         made.wait_for("fox")
         made.wait_for("vectors")
+        yield made
+
+
+@pytest.fixture
+def one() -> Iterator[Gateway]:
+    with shown() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Gateway]:
+    """One for all tests that change nothing; with the longest name that a model can have."""
+    with shown() as made:
+        made.route(LONG, made.engine("long", model=LONG))
+        made.wait_for(LONG)
         yield made
 
 
@@ -89,19 +106,19 @@ def ready(page: Page, one: Gateway, models: int) -> None:
 
 
 @pytest.mark.parametrize("path", FILES)
-def test_its_files_are_guarded_and_kept_by_browsers(one: Gateway, path: str) -> None:
-    answer = httpx.get(one.url + path)
+def test_its_files_are_guarded_and_kept_by_browsers(shared: Gateway, path: str) -> None:
+    answer = httpx.get(shared.url + path)
     assert (answer.status_code, answer.headers["content-type"]) == (200, FILES[path])
     policy = answer.headers["content-security-policy"].split("; ")
     assert {"default-src 'none'", "script-src 'self'", "frame-ancestors 'none'"} <= set(policy)
     assert "unsafe" not in answer.headers["content-security-policy"]
     assert answer.headers["x-content-type-options"] == "nosniff"
-    again = httpx.get(one.url + path, headers={"If-None-Match": answer.headers["etag"]})
+    again = httpx.get(shared.url + path, headers={"If-None-Match": answer.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
-    head = httpx.head(one.url + path)
+    head = httpx.head(shared.url + path)
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["content-length"] == str(len(answer.content))
-    refused = httpx.post(one.url + path)
+    refused = httpx.post(shared.url + path)
     assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
 
 
@@ -246,14 +263,14 @@ def test_a_chat_by_keyboard_only(page: Page, one: Gateway) -> None:
     assert page.complaints() == []
 
 
-def test_every_control_can_be_reached_in_order(page: Page, one: Gateway) -> None:
-    ready(page, one, 2)
+def test_every_control_can_be_reached_in_order(page: Page, shared: Gateway) -> None:
+    ready(page, shared, 3)
     seen = []
     for _ in range(14):
         page.press("Tab")
         seen.append(page.focus())
     wanted = [
-        *("a", "key-button", "copy-base", "summary", "summary"),
+        *("a", "key-button", "copy-base", "summary", "summary", "summary"),
         *("model", "clear", "answers", "prompt", "send"),
     ]
     assert [name for name in seen if name in wanted][: len(wanted)] == wanted
@@ -341,8 +358,8 @@ def test_what_models_say_is_never_markup(page: Page, one: Gateway) -> None:
         "new Promise((_, no) => { const i = new Image(); i.onload = () => { window.gone = 1 }; i.onerror = no; i.src = GIF })",
     ],
 )
-def test_the_policy_holds_where_a_script_would_break_out(page: Page, one: Gateway, attack: str) -> None:
-    ready(page, one, 2)
+def test_the_policy_holds_where_a_script_would_break_out(page: Page, shared: Gateway, attack: str) -> None:
+    ready(page, shared, 3)
     page.ask(f"window.GIF = '{GIF}'")
     refused = page.ask(f"(async () => {{ try {{ await ({attack}) }} catch {{ return 'refused' }} }})()")
     assert page.ask("window.gone") is None
@@ -350,10 +367,9 @@ def test_the_policy_holds_where_a_script_would_break_out(page: Page, one: Gatewa
 
 
 @pytest.mark.parametrize("width", [320, 390, 768])
-def test_nothing_stands_out_of_a_narrow_screen(page: Page, one: Gateway, width: int) -> None:
-    one.route("a" * 63, one.engine("long", model="a" * 63))
+def test_nothing_stands_out_of_a_narrow_screen(page: Page, shared: Gateway, width: int) -> None:
     page.size(width, 844, phone=True)
-    ready(page, one, 3)
+    ready(page, shared, 3)
     page.ask("document.querySelectorAll('details').forEach((one) => { one.open = true })")
     page.ask("document.getElementById('prompt').focus()")
     page.write("x" * 200)
@@ -367,8 +383,8 @@ def test_nothing_stands_out_of_a_narrow_screen(page: Page, one: Gateway, width: 
     assert small == []
 
 
-def test_it_asks_nothing_while_nobody_looks(page: Page, one: Gateway) -> None:
-    ready(page, one, 2)
+def test_it_asks_nothing_while_nobody_looks(page: Page, shared: Gateway) -> None:
+    ready(page, shared, 3)
 
     def looks() -> int:
         return len([request for request in page.asked() if request["url"].endswith("/gateway/page")])
@@ -384,9 +400,9 @@ def test_it_asks_nothing_while_nobody_looks(page: Page, one: Gateway) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_words_stand_out_from_what_is_behind_them(page: Page, one: Gateway, scheme: str) -> None:
+def test_words_stand_out_from_what_is_behind_them(page: Page, shared: Gateway, scheme: str) -> None:
     page.scheme(scheme)
-    ready(page, one, 2)
+    ready(page, shared, 3)
     page.ask("document.getElementById('prompt').focus()")
     page.write("hello")
     page.press("Enter")
