@@ -134,6 +134,9 @@ def verify(prefix: Prefix = "", as_json: Json = False) -> int:
 def uninstall(
     purge_models: Annotated[bool, typer.Option("--purge-models", help="Remove the weights in the store too.")] = False,
     purge_keys: Annotated[bool, typer.Option("--purge-keys", help="Remove keys of clients and providers too.")] = False,
+    keep_configuration: Annotated[
+        bool, typer.Option("--keep-configuration", help="Leave appliance.yaml and models.d/ for the next install.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     dry_run: DryRun = False,
     prefix: Prefix = "",
@@ -148,11 +151,14 @@ def uninstall(
     record = here.generations.record()
     paths = tuple(item.path for item in record.files) if record else ()
     if dry_run:
+        paths = tuple(path for path in paths if not (keep_configuration and path.startswith(f"{here.layout.etc}/")))
         lines = [*paths, *(record.users if record else ()), *(record.groups if record else ())]
         return finish(Result(command="uninstall", data={"files": lines}, text="\n".join(lines)), as_json=as_json)
     if purge_models and sys.stdin.isatty() and not yes:
         typer.confirm("Remove all weights in the store too?", abort=True, err=True)
-    left = operate.uninstall(here, purge_models=purge_models, purge_keys=purge_keys)
+    left = operate.uninstall(
+        here, purge_models=purge_models, purge_keys=purge_keys, keep_configuration=keep_configuration
+    )
     text = "uninstalled" + "".join(f"\nleft behind: {path}" for path in left)
     code = finish(Result(command="uninstall", data={"removed": paths, "left": left}, text=text), as_json=as_json)
     remove_program()
