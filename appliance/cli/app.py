@@ -23,6 +23,7 @@ from appliance.cli import (
     services,
     site,
     store,
+    tls,
     update,
 )
 from appliance.errors import ApplianceError, ExitCode, InterruptedRunError
@@ -38,7 +39,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 for module in (
-    plans, catalog, detect, doctor, models, update, keys, store, bundle, images, config, services, generations,
+    plans, catalog, detect, doctor, models, update, keys, tls, store, bundle, images, config, services, generations,
 ):  # fmt: skip
     module.register(app)
 

@@ -19,10 +19,12 @@ from appliance.cli.site import (
     remove_program,
     site,
 )
+from appliance.errors import UsageError
 from appliance.report import Result
 
 if TYPE_CHECKING:
     from appliance.flows.converge import Converged, Edit, Planned
+    from appliance.flows.site import Site
 
 Runtime = Annotated[str, typer.Option("--runtime", help="auto, systemd, compose or supervisord.")]
 Listen = Annotated[str, typer.Option("--listen", metavar="ADDRESS:PORT", help="Where the gateway listens.")]
@@ -31,6 +33,15 @@ Certificate = Annotated[
 ]
 CertificateKey = Annotated[
     str, typer.Option("--tls-key", metavar="FILE", help="Its private key; the gateway's user must be able to read it.")
+]
+Source = Annotated[
+    str, typer.Option("--tls", metavar="own|off", help="own: a certificate by an authority of this appliance's own.")
+]
+ForNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tls-name", metavar="HOST", help="Host or address that it is for; may be repeated. Else this one's."
+    ),
 ]
 Insecure = Annotated[bool, typer.Option("--insecure", help="Allow an address that is not loopback, without keys.")]
 
@@ -50,6 +61,8 @@ def install(
     insecure: Insecure = False,
     tls_certificate: Certificate = "",
     tls_key: CertificateKey = "",
+    tls: Source = "",
+    tls_name: ForNames = None,
     catalog: Catalog = None,
     replan: Replan = False,
     ignore: Ignore = None,
@@ -60,11 +73,13 @@ def install(
 ) -> int:
     """Install, or bring what is installed in line with the configuration."""
     from appliance.acquire.source import Source
+    from appliance.certificates import check_name
     from appliance.flows import converge
 
     here = site(prefix, as_json=as_json)
-    edit = settings(runtime, listen, insecure, tls_certificate, tls_key)
-    terms = converge.Terms(catalog=catalog, replan=replan, ignore=tuple(ignore or ()), offline=offline)
+    edit = encrypted(here, settings(runtime, listen, insecure, tls_certificate, tls_key), tls)
+    names = tuple(check_name(one) for one in tls_name or ())
+    terms = converge.Terms(catalog=catalog, replan=replan, ignore=tuple(ignore or ()), offline=offline, names=names)
     if dry_run:
         planned = converge.planned(here, lambda spec: converge.with_smoke(edit(spec)), terms)
         return preview("install", planned, as_json=as_json)
@@ -213,6 +228,22 @@ def settings(runtime: str, listen: str, insecure: bool, certificate: str = "", k
         )
 
     return edit
+
+
+def encrypted(here: "Site", edit: "Edit", word: str) -> "Edit":
+    """Return the edit that switches to a certificate of our own, or to none. Raises UsageError."""
+    from appliance.domain.spec import ApplianceSpec, Tls
+    from appliance.flows.certificate import kept
+
+    if word not in ("", "own", "off"):
+        raise UsageError(f"--tls {word!r} is none", hint="own or off; one that you have: --tls-certificate, --tls-key")
+    if not word:
+        return edit
+
+    def both(spec: ApplianceSpec) -> ApplianceSpec:
+        return replace(edit(spec), tls=kept(here.layout) if word == "own" else Tls())
+
+    return both
 
 
 def _absolute(path: str) -> str:

@@ -82,10 +82,10 @@ def uninstall(
         doomed = [layout.cache, layout.log, layout.run, f"{layout.state}/generations"]
         doomed += [f"{layout.state}/{name}" for name in ("engines", "gateway", "bundles")] + [layout.sockets]
         doomed += [f"{layout.state}/store"] if purge_models else []
-        keys = [path for path in (layout.keys, f"{layout.etc}/secrets") if Path(path).exists()]
+        keys = [path for path in (layout.keys, f"{layout.etc}/secrets", f"{layout.etc}/tls") if Path(path).exists()]
         if purge_keys:
             Path(layout.keys).unlink(missing_ok=True)
-            doomed.append(f"{layout.etc}/secrets")
+            doomed += [f"{layout.etc}/secrets", f"{layout.etc}/tls"]
         else:
             # Nobody can make them again: clients have what belongs to them.
             left += tuple(keys)

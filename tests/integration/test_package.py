@@ -138,7 +138,7 @@ def test_a_package_is_installed_upgraded_under_load_removed_and_purged(
     asking = server.popen(
         "bash", "-c", "KEY=$(head -n 1 /root/key); until [ -e /root/enough ]; do curl -sS -o /dev/null -w '%{http_code}\\n' "
         f'{BASE}/v1/completions -H "Authorization: Bearer $KEY" -d '
-        '\'{"model": "smoke", "prompt": "Hi", "max_tokens": 4}\'; done',
+        '\'{"model": "smoke", "prompt": "Hi", "max_tokens": 4}\'; sleep 0.1; done',
     )  # fmt: skip
     asking.wait_for("200")
     said = apt(server, "install /root/newer.deb")
@@ -159,7 +159,13 @@ def test_a_package_is_installed_upgraded_under_load_removed_and_purged(
     assert sh(server, "ls -A /var/lib/llm-appliance").split() == ["store"]
     assert not server.exists("/opt/llm-appliance")
     assert not server.exists("/usr/bin/llm-appliance")
-    assert sh(server, "systemctl list-unit-files --no-legend 'llm-appliance*'; pgrep -l 'nginx|llama' || true") == ""
+    assert (
+        sh(
+            server,
+            "systemctl list-unit-files --no-legend 'llm-appliance*'; grep -lsxE 'nginx|llama-server' /proc/[0-9]*/comm || true",
+        )
+        == ""
+    )
     sh(server, "getent passwd llm-gateway", code=2)
 
     said = apt(server, "purge llm-appliance")
