@@ -21,7 +21,7 @@ PROMPT, ANSWER = SMOKE["verify"]["prompt"], SMOKE["verify"]["answer"]
 NEWER = f"{__version__}.1"
 TOOLS = {"lintian": "lintian", "man": "man-db", "mandoc": "mandoc"}
 PIDS = "systemctl show -p MainPID --value llm-appliance-gateway llm-appliance-model@smoke"
-OURS = "find / -xdev -path /proc -prune -o '(' -name '*llm-appliance*' -o -name '*llm-gateway*' ')' -prune -print"
+OURS = "find / -xdev '(' -path /proc -o -path /var/cache/man ')' -prune -o '(' -name '*llm-appliance*' -o -name '*llm-gateway*' ')' -prune -print"
 
 
 def wheels() -> Path:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from openai import OpenAI
 
@@ -93,14 +93,14 @@ def test_clients_trust_an_authority_of_the_appliances_own_and_a_renewal_ends_no_
     modes = server.sh("cd /etc/llm-appliance/tls && stat -c '%n %a %U' *").stdout.split("\n")
     assert modes[:3] == ["authority.crt 644 root", "authority.key 600 root", "gateway.pem 600 llm-gateway"]
 
-    trusting = httpx.Client(verify=ssl.create_default_context(cafile=str(authority)), timeout=120)
+    trusting = httpx2.Client(verify=ssl.create_default_context(cafile=str(authority)), timeout=120)
     base = f"https://{server.address}:{PORT}/v1"
     client = OpenAI(base_url=base, api_key=key, http_client=trusting, max_retries=0)
     messages: Any = [{"role": "user", "content": PROMPT}]
     said = client.chat.completions.create(model="smoke", messages=messages, temperature=0)
     assert said.choices[0].message.content == ANSWER
-    with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{base}/models")
+    with pytest.raises(httpx2.ConnectError):
+        httpx2.get(f"{base}/models")
 
     long: Any = [{"role": "user", "content": SMOKE["endless"]["prompt"]}]
     stream = client.chat.completions.create(model="smoke", messages=long, temperature=0, max_tokens=3000, stream=True)
@@ -111,7 +111,7 @@ def test_clients_trust_an_authority_of_the_appliances_own_and_a_renewal_ends_no_
     pieces += list(stream)
     assert pieces[-1].choices[0].finish_reason == "length"
     print(f"\na stream of {len(pieces)} pieces went on while the certificate was renewed")
-    with httpx.Client(verify=ssl.create_default_context(cafile=str(authority)), timeout=60) as later:
+    with httpx2.Client(verify=ssl.create_default_context(cafile=str(authority)), timeout=60) as later:
         assert later.get(f"{base}/models", headers={"Authorization": f"Bearer {key}"}).status_code == 200
     assert "changed=0" in command(server, "install")
 
