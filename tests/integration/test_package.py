@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -171,6 +172,31 @@ def test_a_package_is_installed_upgraded_under_load_removed_and_purged(
     said = apt(server, "purge llm-appliance")
     assert "Weights of models stay in /var/lib/llm-appliance/store" in said
     assert set(server.sh(OURS).stdout.split()) - before == {"/var/lib/llm-appliance"}
+
+
+def test_a_release_archive_with_wheels_needs_no_network_and_is_the_same_each_time(
+    server: Server, older: Path, tmp_path: Path
+) -> None:
+    plain, offline = release(product.ROOT, tmp_path / "one", "archive", "offline")
+    again = release(product.ROOT, tmp_path / "two", "archive", "offline")
+    assert [path.read_bytes() for path in again] == [plain.read_bytes(), offline.read_bytes()]
+    with tarfile.open(plain) as archive:
+        names = archive.getnames()
+    top = f"llm-appliance-{__version__}"
+    assert {name.partition("/")[0] for name in names} == {top}
+    assert f"{top}/uv.lock" in names and f"{top}/installers/install.sh" in names
+    assert not [name for name in names if "/.git" in name or "__pycache__" in name or "/wheels" in name]
+
+    apt(server, "update")
+    apt(server, "install --no-install-recommends python3-venv")
+    server.disconnect()
+    server.put(offline, "/srv/archive.tar.gz")
+    said = sh(server, "cd /srv && tar -xzf archive.tar.gz && llm-appliance-*/installers/install.sh --program-only")
+    assert "its environment in /opt/llm-appliance/venv" in said
+    assert __version__ in sh(server, "llm-appliance --version && llm-appliance detect")
+    assert not server.exists("/var/lib/llm-appliance/record.json")
+    sh(server, "llm-appliance uninstall")
+    assert not server.exists("/opt/llm-appliance") and not server.exists("/usr/local/bin/llm-appliance")
 
 
 def test_what_install_sh_made_is_taken_over_while_it_serves(taken_over: Server, older: Path) -> None:

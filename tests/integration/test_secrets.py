@@ -9,7 +9,7 @@ import pytest
 
 from appliance import resources
 from tests.hub.server import Hub
-from tests.integration import product, test_remote
+from tests.integration import test_remote
 from tests.integration.lab import Server
 from tests.integration.provider_standin import ANSWER
 
