@@ -51,7 +51,10 @@ class About:
 
 def check_name(name: str) -> str:
     """Return a host's name or address when a certificate can hold it. Raises SpecError."""
-    if len(name) > 253 or not (_address(name) or HOST.fullmatch(name)):
+    place = _address(name)
+    if place:
+        return str(place)
+    if len(name) > 253 or not HOST.fullmatch(name):
         raise SpecError(f"{name!r} is neither a host's name nor an address", hint="for example llm.example or 10.0.0.7")
     return name.lower()
 

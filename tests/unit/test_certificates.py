@@ -105,6 +105,7 @@ def test_a_key_of_another_certificate_is_refused(authority: Pair, server: Pair) 
 @pytest.mark.parametrize("name", ["llm.example", "LLM", "*.llm.example", "10.0.0.7", "fd00::7", "localhost"])
 def test_names_that_a_certificate_can_hold(name: str) -> None:
     assert certificates.check_name(name) == name.lower()
+    assert certificates.check_name("FD00:0::7") == "fd00::7"
 
 
 @pytest.mark.parametrize(
