@@ -23,7 +23,9 @@ PLACES = "/etc /var /run /opt /usr/local /tmp /srv /root /home"
 def hub(near: Server) -> Iterator[Hub]:
     """A hub on this machine that hands a model only to those who have the token."""
     address = near.run("ip", "-4", "route", "show", "default").stdout.split()[2]
-    served = Hub(address, cdn=address)
+    # Under a name of its own, which no token may be sent to.
+    near.sh(f"echo {address} cdn.example >>/etc/hosts")
+    served = Hub(address, cdn="cdn.example")
     served.add("gated/gguf", {"smoke-F16.gguf": resources.SMOKE / "smoke.gguf"}, token=TOKEN)
     yield served
     served.close()
@@ -44,7 +46,7 @@ def holders(server: Server, secret: str) -> set[str]:
     found = set(server.sh(f"{grep} {PLACES} /proc/[0-9]*/cmdline /proc/[0-9]*/environ", check=False).stdout.split())
     questions = (
         "journalctl --no-pager", "systemctl show '*'", "systemctl cat 'llm-appliance*'", "systemctl status 'llm*'",
-        "busctl tree org.freedesktop.systemd1", "ps auxeww",
+        "busctl tree org.freedesktop.systemd1",
         *(f"llm-appliance {words} --json" for words in (
             "status", "status --env", "list", "plan", "config list", "keys list", "doctor", "detect", "logs", "tls show",
             "generations list", "verify",
@@ -114,5 +116,5 @@ def test_what_is_looked_for_would_be_found(near: Server) -> None:
     near.sh("systemd-run --quiet --unit leak --setenv=LEAK=sk-a-leak sleep 60; echo sk-a-leak | systemd-cat")
     near.write("/etc/llm-appliance/models.d/.leak", "sk-a-leak")
     found = holders(near, "sk-a-leak")
-    assert {"/etc/llm-appliance/models.d/.leak", "journalctl --no-pager", "systemctl show '*'", "ps auxeww"} <= found
+    assert {"/etc/llm-appliance/models.d/.leak", "journalctl --no-pager", "systemctl show '*'"} <= found
     assert any(place.endswith("/environ") for place in found)
