@@ -24,6 +24,7 @@ from appliance.cli import (
     services,
     site,
     store,
+    tls,
     update,
 )
 from appliance.errors import ApplianceError, ExitCode, InterruptedRunError
@@ -39,7 +40,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 for module in (
-    plans, catalog, detect, doctor, models, update, keys, metrics, store, bundle, images, config, services, generations,
+    plans, catalog, detect, doctor, models, update, keys, tls, metrics, store, bundle, images, config, services, generations,
 ):  # fmt: skip
     module.register(app)
 

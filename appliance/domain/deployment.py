@@ -257,6 +257,8 @@ class Service:
     """Absolute path of the directory that is its own: HOME, and caches."""
     cpus: int = 0
     """Processors that it may keep busy at most; 0 = no bound."""
+    relayed: bool = field(default=False, repr=False)
+    """Its port is one of a network of its own, and a program beside it passes on to it what comes to its socket."""
 
     @property
     def memory(self) -> int:
@@ -268,7 +270,12 @@ class Service:
         """Return where it listens, `unix:/run/…`, `127.0.0.1:18100`, or a provider's URL."""
         if self.remote and not self.remote.proxy:
             return self.remote.url
-        return f"127.0.0.1:{self.port}" if self.port and not self.container else f"unix:{self.socket}"
+        return f"127.0.0.1:{self.port}" if self.on_loopback else f"unix:{self.socket}"
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether everybody on this machine reaches it."""
+        return bool(self.port) and not self.container and not self.relayed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

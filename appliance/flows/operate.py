@@ -2,6 +2,7 @@
 
 import shutil
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from appliance import verify
@@ -63,22 +64,28 @@ def log_command(site: Site, model: str, *, follow: bool, lines: int) -> Command:
     return runtime(deployment.runtime).logs(deployment, service, follow=follow, lines=lines)
 
 
-def uninstall(site: Site, *, purge_models: bool, purge_keys: bool = False) -> tuple[str, ...]:
+def uninstall(
+    site: Site, *, purge_models: bool, purge_keys: bool = False, keep_configuration: bool = False
+) -> tuple[str, ...]:
     """Take everything away that we wrote; weights and keys stay unless told otherwise. Return what is left behind."""
     layout = site.layout
     require_rights(site)
     with lock(Path(layout.state, "lock"), site.command):
         record = site.generations.record()
         site.progress.step("stop", "and remove what was written")
-        left = remove_everything(record, site.generations, site.machine) if record else ()
+        kept: tuple[str, ...] = ()
+        if record and keep_configuration:
+            kept = tuple(item.path for item in record.files if item.path.startswith(f"{layout.etc}/"))
+            record = replace(record, files=tuple(item for item in record.files if item.path not in kept))
+        left = kept + (remove_everything(record, site.generations, site.machine) if record else ())
         left += _remove_images(site)
         doomed = [layout.cache, layout.log, layout.run, f"{layout.state}/generations"]
         doomed += [f"{layout.state}/{name}" for name in ("engines", "gateway", "bundles")] + [layout.sockets]
         doomed += [f"{layout.state}/store"] if purge_models else []
-        keys = [path for path in (layout.keys, f"{layout.etc}/secrets") if Path(path).exists()]
+        keys = [path for path in (layout.keys, f"{layout.etc}/secrets", f"{layout.etc}/tls") if Path(path).exists()]
         if purge_keys:
             Path(layout.keys).unlink(missing_ok=True)
-            doomed.append(f"{layout.etc}/secrets")
+            doomed += [f"{layout.etc}/secrets", f"{layout.etc}/tls"]
         else:
             # Nobody can make them again: clients have what belongs to them.
             left += tuple(keys)

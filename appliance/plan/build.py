@@ -88,6 +88,8 @@ def plan(
         remote = _remote(item, spec) if providers.is_remote(item.source) else None
         services[item.name] = _elsewhere(placed, remote, python) if remote else placed
     grown = share.grow(tuple(one for name in fits for one in services[name]), host, here)
+    if chosen == "systemd":
+        grown = tuple(replace(one, relayed=bool(one.port)) for one in grown)
     if chosen in CONTAINERS:
         own = {item.name for item, _ in new if item.image}
         grown = tuple(_contained(one, fits[one.model], host, own=one.model in own) for one in grown)
