@@ -1,11 +1,16 @@
 """What a bundle is for: the models that it serves, as they were asked for, and the engines that serve them."""
 
-from dataclasses import dataclass, replace
+import re
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 from appliance import codec
 from appliance.domain.deployment import Artifact, Deployment, Model
-from appliance.domain.spec import ModelSpec
+from appliance.domain.spec import Images, ModelSpec
 from appliance.errors import ArtifactError, SpecError
+
+MADE: Final = re.compile(r"[:-][0-9a-f]{12}$")
+"""What the name of an image of ours ends in: a digest of its recipe, and of the processor where that matters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +20,10 @@ class Cargo:
     specs: tuple[ModelSpec, ...]
     models: tuple[Model, ...]
     artifacts: tuple[Artifact, ...]
+    runtime: str = "auto"
+    """What its engines are made for: `compose` for images, else whatever works there."""
+    images: Images = field(default_factory=Images)
+    """How images and compiled engines were made: their names follow from it, so that the target must say the same."""
 
 
 def of(deployment: Deployment) -> Cargo:
@@ -23,7 +32,21 @@ def of(deployment: Deployment) -> Cargo:
         specs=deployment.spec.models,
         models=tuple(_timeless(model) for model in deployment.models),
         artifacts=deployment.artifacts,
+        runtime=deployment.runtime if any(one.kind == "image" for one in deployment.artifacts) else "auto",
+        images=deployment.spec.images,
     )
+
+
+def alike(one: Artifact, other: Artifact) -> bool:
+    """Tell whether two are the same but for the processor that they are compiled for."""
+    return one.kind in ("build", "image") and _anywhere(one) == _anywhere(other)
+
+
+def _anywhere(one: Artifact) -> Artifact:
+    ref = one.ref
+    if one.kind == "image" and one.recipe:
+        ref = MADE.sub("", ref)
+    return replace(one, digest="", twin="", ref=ref)
 
 
 def dump(cargo: Cargo) -> bytes:

@@ -197,11 +197,11 @@ def inspect_large(terabytes: int, place: Path) -> float:
     digest, place_, payloads = "a" * 64, tar.first(8 << 20), []
     for number in range(8):
         offset = tar.data(place_)
-        chunks = tuple(digest for _ in range(-(-size // chunk)))
+        chunks = tuple(digest for _ in range((size - 1) // chunk))
         payloads.append(Payload(digest=f"{number:064x}", size=size, offset=offset, kind="weights", chunks=chunks))
         place_ = tar.after(offset, size)
     index = Index(
-        schema=1, name="large", serial=0, appliance="0.1.0", target=small.TARGET, size=tar.end(place_),
+        schema=indexes.SCHEMA, name="large", serial=0, appliance="0.1.0", target=small.TARGET, size=tar.end(place_),
         payloads=tuple(payloads), components=(), chunk=chunk,
     )  # fmt: skip
     last = payloads[-1]

@@ -6,8 +6,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from appliance.acquire.bundle.digests import Marks
 from appliance.acquire.bundle.files import identity
-from appliance.acquire.bundle.fills import Bytes, Chunks, File
+from appliance.acquire.bundle.fills import Bytes, File
 from appliance.acquire.bundle.journal import Journal
 from appliance.bundle import index as indexes
 from appliance.bundle import oci, parts, tar
@@ -148,7 +149,7 @@ class Archive:
 
     def _write(self, kind: str, size: int, fill: Fill, known: str, name: str) -> Payload:
         offset = place = tar.data(self._place)
-        whole, chunks = hashlib.sha256(), Chunks(self._chunk if size > self._chunk else 0)
+        marks = Marks(self._chunk)
 
         def take(view: memoryview) -> None:
             nonlocal place
@@ -156,17 +157,16 @@ class Archive:
             place += len(view)
             self._bar.advance(len(view))
 
-        digests = (whole.update, chunks) if size > self._chunk else (whole.update,)
         try:
-            pump(fill, (*digests, take), size)
+            pump(fill, (marks, take), size)
         except EOFError:
             raise ArtifactError(f"{name or kind}: it became shorter while it was read") from None
-        digest = whole.hexdigest()
+        *chunks, digest = marks.end()
         if known not in ("", digest):
             raise ArtifactError(
                 f"{name or kind}: its SHA-256 is {digest}, it was {known}", hint="it changed meanwhile; try again"
             )
-        return Payload(digest=digest, size=size, offset=offset, kind=kind, chunks=chunks.digests())
+        return Payload(digest=digest, size=size, offset=offset, kind=kind, chunks=tuple(chunks))
 
     def _settle(self, done: Payload) -> str:
         """Take over what an earlier run has written."""
@@ -192,8 +192,8 @@ def chunk_size(total: int) -> int:
     return chunk
 
 
-def slot(payloads: Sequence[int], components: int, chunk: int) -> int:
-    """Return the bytes to keep free for the index of payloads of these sizes."""
+def slot(payloads: Sequence[int], components: int, chunk: int, more: int = 0) -> int:
+    """Return the bytes to keep free for the index of payloads of these sizes, and for so many bytes more."""
     chunks = sum(-(-size // chunk) for size in payloads if size > chunk)
-    room = 8192 + 460 * (len(payloads) + 2) + 70 * chunks + 900 * components
+    room = 8192 + 460 * (len(payloads) + 2) + 70 * chunks + 900 * components + more
     return -(-room // 4096) * 4096

@@ -1,6 +1,5 @@
-"""Where payloads come from: memory, one file, many small ones; and the digests of their chunks."""
+"""Where payloads come from: memory, one file, many small ones."""
 
-import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,30 +8,6 @@ from typing import Final, Self
 
 WINDOW: Final = 64 << 20
 """Bytes after which what was read leaves the page cache."""
-
-
-class Chunks:
-    """Digests of each chunk."""
-
-    def __init__(self, chunk: int) -> None:
-        self._chunk, self._have = chunk, 0
-        self._digest = hashlib.sha256()
-        self._done: list[str] = []
-
-    def __call__(self, view: memoryview) -> None:
-        """Take the next bytes."""
-        while view:
-            some = view[: self._chunk - self._have]
-            self._digest.update(some)
-            self._have += len(some)
-            view = view[len(some) :]
-            if self._have == self._chunk:
-                self._done.append(self._digest.hexdigest())
-                self._digest, self._have = hashlib.sha256(), 0
-
-    def digests(self) -> tuple[str, ...]:
-        """Return them all."""
-        return (*self._done, self._digest.hexdigest()) if self._have else tuple(self._done)
 
 
 class Bytes:

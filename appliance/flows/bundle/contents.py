@@ -9,12 +9,13 @@ from typing import Final
 
 from appliance import __version__, acquire, resources
 from appliance.acquire import store
-from appliance.acquire.bundle import Archive, bootstrap, pack
+from appliance.acquire.bundle import Archive, Known, bootstrap, images, pack
 from appliance.acquire.bundle.bootstrap import Package
+from appliance.acquire.bundle.images import Box
 from appliance.acquire.source import Source
 from appliance.acquire.wheels import COMPILED
 from appliance.bundle import cargo, sbom
-from appliance.bundle.index import Component
+from appliance.bundle.index import CHUNK, Component
 from appliance.domain.deployment import Artifact, Deployment, Model
 from appliance.errors import ArtifactError, HostError
 from appliance.flows.site import Site
@@ -54,6 +55,8 @@ class Ingredients:
     sbom: bytes
     small: tuple[Small, ...]
     engines: tuple[Engine, ...]
+    boxes: tuple[Box, ...]
+    """Container images."""
     models: tuple[tuple[Model, tuple[Path, ...]], ...]
     """Each with where its files are."""
 
@@ -64,12 +67,23 @@ class Ingredients:
         )  # fmt: skip
         weights = (file.size for model, _ in self.models if model.digest not in left for file in model.weights.files)
         small = (one.size for one in self.small if one.component.key not in left)
-        return (len(self.plan), len(self.sbom), *small, *directories, *weights)
+        layers = {layer: one.image for one in self.boxes for layer in one.image.layers}
+        whole = {one.image.id: one.image.size for one in self.boxes}
+        return (len(self.plan), len(self.sbom), *small, *directories, *weights, *whole.values(), *(0 for _ in layers))
 
     @property
     def components(self) -> int:
         """How many components there will be."""
-        return 2 + len(self.small) + len(self.engines) + len(self.models)
+        return 2 + len(self.small) + len(self.engines) + len(self.models) + len(self.boxes)
+
+    @property
+    def room(self) -> int:
+        """Bytes of an index that it may need beside that: Docker tells how large layers are when they come.
+
+        Small files make a layer larger than what is in it, hardly ever four times as large.
+        """
+        names = sum(66 * (2 + len(one.image.layers)) + 24 * len(one.image.layers) for one in self.boxes)
+        return names + 70 * sum(4 * one.image.size // CHUNK + len(one.image.layers) for one in self.boxes)
 
     @property
     def mark(self) -> str:
@@ -78,7 +92,14 @@ class Ingredients:
         files = [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths]
         contents = (self.plan, self.sbom, *(one.content for one in self.small))
         whole = hashlib.sha256(b"\0".join(contents)).hexdigest()
-        return "\n".join((whole, *files, *(repr(one.directory) for one in self.engines)))
+        engines = (repr(one.directory) for one in self.engines)
+        return "\n".join((whole, *files, *engines, *(repr(one) for one in self.boxes)))
+
+    def base(self, there: Known) -> frozenset[str]:
+        """Return the digests to leave out: of images not what Docker would not know again where it is to be loaded."""
+        ours = {one.image.id.removeprefix("sha256:") for one in self.boxes}
+        ours |= {layer for one in self.boxes for layer in one.image.layers}
+        return (there.digests - ours - self.starters) | images.left_out(self.boxes, there.keys)
 
     @property
     def starters(self) -> frozenset[str]:
@@ -103,6 +124,7 @@ class Ingredients:
             else:
                 archive.add(one.kind, one.content)
             found.append(one.component)
+        found += images.add(archive, self.boxes)
         found += [_engine(archive, one, left) for one in self.engines]
         return (*found, *(_model(archive, model, paths, left) for model, paths in self.models))
 
@@ -121,18 +143,25 @@ def gather(
     engines = tuple(
         Engine(artifact=one, version=_version(one, deployment), directory=pack.look(home))
         for one in deployment.artifacts
-        if (home := acquire.home(one, deployment)).is_dir()
+        if one.kind != "image" and (home := acquire.home(one, deployment)).is_dir()
+    )
+    boxes = tuple(
+        images.look(one, _version(one, deployment))
+        for one in deployment.artifacts
+        if one.kind == "image" and not dry_run
     )
     models = tuple((model, _paths(model, deployment)) for model in deployment.models)
     bom = sbom.document("llm-appliance bundle", __version__, _entries(deployment, small, engines, system))
     plan = cargo.dump(cargo.of(deployment))
-    return Ingredients(plan=plan, sbom=bom, small=small, engines=engines, models=models)
+    return Ingredients(plan=plan, sbom=bom, small=small, engines=engines, boxes=boxes, models=models)
 
 
 def compiled(deployment: Deployment) -> bool:
     """Tell whether an engine is compiled for the processor of the machine that makes it."""
     return any(
-        one.kind == "build" or (one.name in COMPILED and not one.indexes) for one in deployment.artifacts
+        "NATIVE=ON" in one.pins if one.kind == "image"
+        else one.kind == "build" or (one.name in COMPILED and not one.indexes)
+        for one in deployment.artifacts
     )  # fmt: skip
 
 
@@ -239,6 +268,8 @@ def _entries(
     for engine in engines:
         yield sbom.Entry(kind="engine", name=engine.artifact.name, version=engine.version)
         yield from _inside(engine, system)
+    for box in (one for one in deployment.artifacts if one.kind == "image"):
+        yield sbom.Entry(kind="engine", name=box.ref, version=_version(box, deployment))
     for model in deployment.models:
         for file in model.weights.files:
             yield sbom.Entry(kind="model", name=f"{model.name}/{file.name}", sha256=file.sha256)

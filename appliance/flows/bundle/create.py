@@ -112,7 +112,7 @@ def _refuse(deployment: Deployment, target: Host, here: Host) -> None:
     reasons += [
         f"{one.name}: artifacts of kind {one.kind} are not carried in bundles"
         for one in deployment.artifacts
-        if one.kind not in ("debs", "build", "wheels")
+        if one.kind not in ("debs", "build", "wheels", "image")
     ]
     reasons += [
         f"{item.name}: adapters and templates are files of their own, which bundles do not carry yet"
@@ -149,7 +149,7 @@ def _target(deployment: Deployment, host: Host, here: Host, terms: converge.Term
     return Target(
         os=host.os, os_version=host.os_version, arch=host.arch, glibc=min(here.glibc, host.glibc, key=_numbers),
         python=here.python, cpu_flags=here.cpu_flags if contents.compiled(deployment) else (),
-        drivers=tuple(sorted(drivers.items())),
+        drivers=tuple(sorted(drivers.items())), docker=any(one.kind == "image" for one in deployment.artifacts),
     )  # fmt: skip
 
 
@@ -164,7 +164,7 @@ def _write(site: Site, wanted: Wanted, name: str, found: Ingredients, target: Ta
     serial = wanted.serial if wanted.serial is not None else base.serial + 1
     # All of what starts a machine is in it, or nothing: half of it would be of no use.
     left = base.keys | found.starters if found.starters <= base.digests else base.keys
-    digests = base.digests - found.starters
+    digests = found.base(base)
     sizes = found.sizes(left)
     chunk = chunk_size(sum(sizes))
     mark = "\n".join((found.mark, codec.dump_json(target), repr((name, serial, sorted(left), sorted(digests)))))
@@ -181,8 +181,8 @@ def _write(site: Site, wanted: Wanted, name: str, found: Ingredients, target: Ta
     with (
         work(site.progress, wanted.target.name, sum(sizes)) as bar,
         Archive(
-            wanted.target, slot=slot(sizes, found.components, chunk), mark=mark, split=wanted.split, chunk=chunk,
-            base=digests, bar=bar,
+            wanted.target, slot=slot(sizes, found.components, chunk, found.room), mark=mark, split=wanted.split,
+            chunk=chunk, base=digests, bar=bar,
         ) as archive,
     ):  # fmt: skip
         components = found.write(archive, left)

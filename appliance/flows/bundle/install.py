@@ -1,10 +1,11 @@
 """Installs from a bundle: the same pipeline as ever, with the bundle in place of every registry and hub."""
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from appliance import __version__, acquire
+from appliance import __version__, acquire, runtimes
 from appliance.acquire.bundle import Bundle, Reader, open_bundle
 from appliance.acquire.source import Source
 from appliance.bundle import fits
@@ -12,13 +13,14 @@ from appliance.bundle.keys import Key
 from appliance.detect import detect
 from appliance.domain.deployment import Deployment
 from appliance.domain.host import Host
-from appliance.domain.spec import ApplianceSpec
+from appliance.domain.spec import ApplianceSpec, Images
 from appliance.domain.version import version
 from appliance.errors import ArtifactError, HostError
 from appliance.flows import converge
 from appliance.flows.bundle import trust
 from appliance.flows.converge import Converged, Edit, Planned, Terms
 from appliance.flows.site import Site, require_rights
+from appliance.system.docker import Daemon
 from appliance.system.lock import lock
 
 
@@ -98,6 +100,8 @@ def _checked(site: Site, reader: Reader, wish: Wish) -> Bundle:
     if why and not wish.allow_older:
         reasons.append(f"it is older: {why} (--allow-older takes it all the same)")
     reasons += _space(site, reader, host)
+    if index.target.docker and (unfit := runtimes.runtime("compose").refuse(host, site.layout.prefix)):
+        reasons.append(f"its engines are container images: {unfit}")
     if reasons:
         raise HostError(f"{wish.path} cannot be installed here:\n" + "\n".join(reasons))
     bundle = Bundle(reader, site.layout.state, host.cpu_flags)
@@ -112,7 +116,12 @@ def _checked(site: Site, reader: Reader, wish: Wish) -> Bundle:
 
 def _space(site: Site, reader: Reader, host: Host) -> Iterator[str]:
     there = _present(site)
-    needed = fits.unpacked(tuple(one for one in reader.index.of("engine", "gateway", "model") if one.key not in there))
+    new = tuple(one for one in reader.index.of("engine", "gateway", "model") if one.key not in there)
+    boxes = fits.unpacked(tuple(one for one in new if one.image))
+    needed = fits.unpacked(tuple(one for one in new if not one.image))
+    # Docker unpacks what it is given before it takes it in.
+    if boxes and host.docker.server and 2 * boxes > (free := shutil.disk_usage(root := Daemon().root()).free):
+        yield f"{root}: {free:,} bytes free, {2 * boxes:,} needed to load images"
     if host.disk_free and needed > host.disk_free:
         yield f"{site.layout.state}: {host.disk_free:,} bytes free, {needed:,} needed"
 
@@ -145,6 +154,11 @@ def _with(bundle: Bundle, edit: Edit) -> Edit:
         spec = edit(spec)
         names = {one.name for one in bundle.cargo.specs}
         others = tuple(one for one in spec.models if one.name not in names)
+        if bundle.cargo.runtime != "auto":
+            # Asked for on the command line or not, in force or not: what is carried runs nowhere else.
+            spec = replace(spec, runtime=bundle.cargo.runtime)
+        if bundle.cargo.images != Images():
+            spec = replace(spec, images=bundle.cargo.images)
         return replace(spec, models=tuple(sorted((*others, *bundle.cargo.specs), key=lambda one: one.name)))
 
     return both
@@ -157,7 +171,7 @@ def _terms(terms: Terms, bundle: Bundle) -> Terms:
 def _refuse_missing(deployment: Deployment, bundle: Bundle) -> None:
     """Raise HostError when the plan needs what is neither here nor in the bundle."""
     for one in deployment.artifacts:
-        if not acquire.home(one, deployment).is_dir() and bundle.component(one) is None:
+        if not acquire.present(one, deployment) and bundle.component(one) is None:
             made = bundle.reader.index.target
             raise HostError(
                 f"{one.name} is needed as built for this machine, and the bundle has another: made for {made.os} "

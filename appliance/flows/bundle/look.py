@@ -17,6 +17,7 @@ from appliance.flows.bundle import trust
 from appliance.flows.bundle.install import Wish, trusted
 from appliance.flows.site import Site
 from appliance.report import work
+from appliance.system.docker import Daemon
 from appliance.system.machine import sync
 
 
@@ -93,7 +94,8 @@ def inventory(site: Site) -> Inventory:
         raise HostError("nothing is installed here, so there is nothing to leave out")
     deployment = record.deployment
     keys = (*(one.digest for one in deployment.artifacts), *(one.digest for one in deployment.models))
-    return bases.inventory(Path(site.layout.state), keys, trust.serials(site))
+    stacks = Daemon().stacks() if deployment.gateway.image else ()
+    return bases.inventory(Path(site.layout.state), keys, trust.serials(site), stacks)
 
 
 def known(word: str, name: str) -> Known:
