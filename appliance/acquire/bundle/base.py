@@ -52,7 +52,7 @@ def read_index(path: Path) -> Index:
 def inventory(
     state: Path, keys: tuple[str, ...], serials: dict[str, int], stacks: tuple[tuple[str, ...], ...]
 ) -> Inventory:
-    """Return what this machine has; `keys` are of engines and models in force, `stacks` the layers of Docker's images."""
+    """Return what this machine has; `keys` of engines and models in force, `stacks` the layers of Docker's images."""
     keys_ = sorted({*keys, *images.known(stacks)})
     return Inventory(
         schema=1, digests=tuple(sorted(known(state))), keys=tuple(keys_), serials=tuple(sorted(serials.items()))

@@ -50,7 +50,7 @@ class Check(Marks):
         self._wanted, self._damaged = wanted, damaged
 
     def take_over(self, read: Callable[[memoryview, int], int], size: int, done: Callable[[int], object]) -> int:
-        """Return how many bytes of a half-written copy of `size` are right, whole chunks only; it goes on from there."""
+        """Return how many bytes of a half-written copy of `size` are right, whole chunks only; go on from there."""
         buffer, place, right = memoryview(bytearray(READ)), 0, 0
         try:
             while place < size and (got := read(buffer[: min(READ, size - place)], place)):
