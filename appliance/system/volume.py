@@ -98,11 +98,22 @@ class Volume:
             ) from None
         if not got:
             raise ArtifactError(f"{self.where(offset)}: it ends at byte {piece.skip + inside:,}", hint="copy it again")
-        if piece.skip + inside + got - self._drop[piece.path] >= WINDOW:
-            begin = self._drop[piece.path]
-            os.posix_fadvise(descriptor, begin, piece.skip + inside - begin, os.POSIX_FADV_DONTNEED)
-            self._drop[piece.path] = piece.skip + inside
+        self._forget(piece, piece.skip + inside)
         return got
+
+    def place(self, offset: int) -> tuple[int, int, int]:
+        """Return where a byte is: descriptor, offset in the file, bytes that follow there; 0 of them = nowhere."""
+        piece = self._piece(offset)
+        if piece is None:
+            return -1, 0, 0
+        inside = offset - piece.start
+        return self._files[piece.path], piece.skip + inside, piece.size - inside
+
+    def done(self, offset: int) -> None:
+        """Say that nobody reads what lies before a byte, in the file that it is in."""
+        piece = self._piece(offset)
+        if piece:
+            self._forget(piece, piece.skip + offset - piece.start)
 
     def read(self, offset: int, size: int) -> bytes:
         """Return `size` bytes."""
@@ -114,6 +125,12 @@ class Volume:
                 raise ArtifactError(f"{self.where(offset)}: byte {offset + have:,} of the bundle is not there")
             have += got
         return bytes(content)
+
+    def _forget(self, piece: Piece, end: int) -> None:
+        begin = self._drop[piece.path]
+        if end - begin >= WINDOW:
+            os.posix_fadvise(self._files[piece.path], begin, end - begin, os.POSIX_FADV_DONTNEED)
+            self._drop[piece.path] = end
 
     def _piece(self, offset: int) -> Piece | None:
         low, high = 0, len(self._pieces)

@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,8 +97,8 @@ def refs(server: Server) -> tuple[str, ...]:
 
 def refused_while_a_layer_is_damaged(server: Server, made: Made) -> None:
     """Docker gets no whole stream then, and has nothing of it afterwards."""
-    layer = max(payloads(made.home / "boxed.llmb", "image"), key=lambda one: int(one["size"]))
-    place = int(layer["offset"]) + int(layer["size"]) - 7
+    layer = max(payloads(made.home / "boxed.llmb", "image"), key=lambda one: one["size"])
+    place = layer["offset"] + layer["size"] - 7
     server.sh(f"printf X | dd of={BUNDLE} bs=1 seek={place} conv=notrunc status=none")
     done = server.run(f"{BUNDLE}.install", check=False, timeout=300)
     assert (done.code, "damaged in bytes" in done.stderr, "layer-" in done.stderr) == (5, True, True), done
@@ -106,7 +107,7 @@ def refused_while_a_layer_is_damaged(server: Server, made: Made) -> None:
     server.put(made.home / "boxed.llmb", BUNDLE)
 
 
-def payloads(path: Path, kind: str) -> list[dict[str, object]]:
+def payloads(path: Path, kind: str) -> list[dict[str, Any]]:
     with tarfile.open(path, "r:") as archive:
         stream = archive.extractfile("bundle.json")
         assert stream is not None
@@ -136,7 +137,7 @@ def test_a_second_bundle_without_the_layers_adds_a_model_and_rollback_takes_it_b
     second = made.home / "second.llmb"
     assert second.stat().st_size < (made.home / "boxed.llmb").stat().st_size / 10
     # What says what an image is, is always carried; nothing that is larger.
-    assert max(int(str(one["size"])) for one in payloads(second, "image")) < 1 << 16
+    assert max(one["size"] for one in payloads(second, "image")) < 1 << 16
     target.put(second, SECOND)
     target.run(*INSTALL, SECOND, timeout=300)
     for again in (False, True):

@@ -15,7 +15,8 @@ from appliance.bundle import oci, parts, tar
 from appliance.bundle.index import CHUNK, Base, Index, Payload
 from appliance.errors import ArtifactError
 from appliance.report import Bar
-from appliance.system.pump import Fill, pump
+from appliance.system.pump import BLOCK, Fill, pump
+from appliance.system.splice import splice
 from appliance.system.spool import Spool
 
 SETTLED: Final = 64 << 20
@@ -151,6 +152,13 @@ class Archive:
         offset = place = tar.data(self._place)
         marks = Marks(self._chunk)
 
+        def look(view: memoryview) -> None:
+            nonlocal place
+            marks(view)
+            self._spool.wrote(place, len(view))
+            place += len(view)
+            self._bar.advance(len(view))
+
         def take(view: memoryview) -> None:
             nonlocal place
             self._spool.write(place, view)
@@ -158,7 +166,9 @@ class Archive:
             self._bar.advance(len(view))
 
         try:
-            pump(fill, (marks, take), size)
+            if isinstance(fill, File) and size > BLOCK:
+                fill.skip(splice(fill.place, lambda at: self._spool.place(offset + at), size, look))
+            pump(fill, (marks, take), offset + size - place)
         except EOFError:
             raise ArtifactError(f"{name or kind}: it became shorter while it was read") from None
         *chunks, digest = marks.end()

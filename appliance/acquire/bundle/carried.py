@@ -8,19 +8,17 @@ from contextlib import suppress
 from pathlib import Path
 
 from appliance.acquire.bundle import images
-from appliance.acquire.bundle.digests import Check
 from appliance.acquire.bundle.here import KEPT, known, take_over
 from appliance.acquire.bundle.reader import Reader
 from appliance.acquire.hub import keep
 from appliance.bundle import cargo
 from appliance.bundle import tree as trees
-from appliance.bundle.index import Component, Payload
+from appliance.bundle.index import Component
 from appliance.bundle.tree import Node, Tree
 from appliance.domain.deployment import Artifact, Model
 from appliance.errors import ArtifactError
 from appliance.report import Bar, Progress, amount_text, work
 from appliance.system.machine import sync
-from appliance.system.spool import WINDOW, push
 from appliance.system.transfer import part
 
 
@@ -150,25 +148,10 @@ class Bundle:
             start = check.take_over(lambda view, at: os.preadv(stream, (view,), at), have, bar.advance)
             os.ftruncate(stream, start)
             if start < payload.size or not start:
-                self._write(payload, stream, start, bar, check)
+                self.reader.write(payload, stream, check, start, bar.advance)
+                os.fsync(stream)
         finally:
             os.close(stream)
-
-    def _write(self, payload: Payload, stream: int, start: int, bar: Bar, check: Check) -> None:
-        place = settled = start
-
-        def take(view: memoryview) -> None:
-            nonlocal place, settled
-            while view:
-                done = os.pwrite(stream, view, place)
-                place, view = place + done, view[done:]
-                bar.advance(done)
-            if place - settled >= WINDOW:
-                push(stream)
-                settled = place
-
-        self.reader.copy(payload, (take,), start=start, check=check)
-        os.fsync(stream)
 
     def _from_here(self, digest: str, target: Path, bar: Bar) -> None:
         path = self._known().get(digest)

@@ -1,6 +1,7 @@
 """Where payloads come from: memory, one file, many small ones."""
 
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -40,14 +41,22 @@ class File:
     ) -> None:
         os.close(self._stream)
 
+    def place(self, offset: int) -> tuple[int, int, int]:
+        """Return where a byte is: descriptor, offset in the file, bytes that may follow there."""
+        return self._stream, offset, sys.maxsize
+
     def __call__(self, view: memoryview) -> int:
         """Put the next bytes into `view`."""
         got = os.preadv(self._stream, (view,), self._place)
-        self._place += got
+        self.skip(got)
+        return got
+
+    def skip(self, amount: int) -> None:
+        """Say that the next bytes were read otherwise."""
+        self._place += amount
         if self._place - self._dropped >= WINDOW:
             os.posix_fadvise(self._stream, self._dropped, self._place - self._dropped, os.POSIX_FADV_DONTNEED)
             self._dropped = self._place
-        return got
 
 
 class Concatenation:

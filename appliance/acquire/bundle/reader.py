@@ -1,7 +1,7 @@
 """An open bundle: signature and index checked first, then each payload as it is read, chunk by chunk."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +15,8 @@ from appliance.bundle.index import Component, Index, Payload
 from appliance.errors import ArtifactError
 from appliance.report import Bar, Progress, work
 from appliance.system.pump import Take, pump
+from appliance.system.splice import splice
+from appliance.system.spool import WINDOW, push
 from appliance.system.volume import Volume
 
 SMALL: Final = 64 << 20
@@ -91,6 +93,37 @@ class Reader:
             check.end()
         except EOFError:
             raise ArtifactError(f"{self.volume.where(place)}: it ends before {self.label(payload)} does") from None
+
+    def write(self, payload: Payload, stream: int, check: Check, start: int, done: Callable[[int], object]) -> None:
+        """Write a payload into a file, from where `check` has come; `done` hears of bytes. Raises ArtifactError.
+
+        What the file holds then is what was checked.
+        """
+        self._check_frame(payload)
+        begin, place, settled = payload.offset, start, start
+
+        def wrote(amount: int) -> None:
+            nonlocal place, settled
+            done(amount)
+            place += amount
+            if place - settled >= WINDOW:
+                push(stream, place)
+                self.volume.done(begin + place)
+                settled = place
+
+        def look(view: memoryview) -> None:
+            check(view)
+            wrote(len(view))
+
+        def take(view: memoryview) -> None:
+            while view:
+                amount = os.pwrite(stream, view, place)
+                wrote(amount)
+                view = view[amount:]
+
+        size = payload.size - start
+        splice(lambda at: self.volume.place(begin + start + at), lambda at: (stream, start + at, size), size, look)
+        self.copy(payload, (take,), start=place, check=check)
 
     def blocks(self, payload: Payload) -> Iterator[bytes]:
         """Yield a payload's bytes, before they are checked as with `copy`. Raises ArtifactError where it is damaged."""
