@@ -28,12 +28,13 @@ class Cargo:
 
 def of(deployment: Deployment) -> Cargo:
     """Return what of a plan goes into a bundle: nothing in it depends on when, or how busy the machine was."""
+    boxed = any(one.kind == "image" for one in deployment.artifacts)
     return Cargo(
         specs=deployment.spec.models,
         models=tuple(_timeless(model) for model in deployment.models),
         artifacts=deployment.artifacts,
-        runtime=deployment.runtime if any(one.kind == "image" for one in deployment.artifacts) else "auto",
-        images=deployment.spec.images,
+        runtime=deployment.runtime if boxed else "auto",
+        images=deployment.spec.images if boxed else Images(portable=deployment.spec.images.portable),
     )
 
 

@@ -64,6 +64,9 @@ def create(
     package: Annotated[
         list[str] | None, typer.Option("--package", metavar="DEB", help="Carry a package along: a driver, a toolkit.")
     ] = None,
+    portable: Annotated[
+        bool, typer.Option("--portable", help="Compile engines for every processor, not only for this machine's.")
+    ] = False,
     runtime: Runtime = "",
     catalog: Catalog = None,
     host: OtherHost = "",
@@ -90,6 +93,7 @@ def create(
         serial=serial,
         packages=tuple(map(Path, package or ())),
         sign=_signing(sign, password_file) if sign else None,
+        portable=portable,
         edit=settings(runtime, "", insecure=False),
     )
     done = flow.create(here, wanted, other, Source(offline=offline), terms=terms, dry_run=dry_run)

@@ -11,7 +11,7 @@ from appliance.acquire.bundle.archive import Archive
 from appliance.acquire.bundle.reader import Reader
 from appliance.bundle import image as images
 from appliance.bundle import tar
-from appliance.bundle.index import Component
+from appliance.bundle.index import Component, Payload
 from appliance.domain.deployment import Artifact
 from appliance.errors import ArtifactError
 from appliance.report import Bar, Progress, amount_text, work
@@ -53,8 +53,13 @@ def add(archive: Archive, boxes: Sequence[Box]) -> tuple[Component, ...]:
     if not boxes:
         return ()
     refs = tuple(one.artifact.ref for one in boxes)
-    with Daemon().saved(refs, "the images cannot be read") as stream:
-        kept, placed = _members(archive, stream)
+    with Daemon().saved(refs, "the images cannot be read") as content:
+        return taken(archive, boxes, content)
+
+
+def taken(archive: Archive, boxes: Sequence[Box], content: IO[bytes]) -> tuple[Component, ...]:
+    """Put images into a bundle from what Docker gives: its old form of a tar, or an OCI layout. Raises ArtifactError."""
+    kept, placed = _members(archive, content)
     rows = json.loads(kept.get("manifest.json", b"[]"))
 
     def digest(path: str) -> str:
@@ -67,43 +72,44 @@ def add(archive: Archive, boxes: Sequence[Box]) -> tuple[Component, ...]:
 
 
 def load(reader: Reader, component: Component, ref: str, progress: Progress) -> None:
-    """Give an image to this machine's Docker, under a name. Raises ArtifactError.
-
-    It gets bytes before they are checked, but the list that says what they are comes last, and without it Docker loads
-    nothing.
-    """
+    """Give an image to this machine's Docker, under a name. Raises ArtifactError."""
     daemon = Daemon()
-    config, *layers = component.payloads
     there = images.known(daemon.stacks())
-    wanted = [one for one, chain in zip(layers, images.chains(layers), strict=True) if chain not in there]
-    payloads = [reader.payload(one) for one in dict.fromkeys((config, *wanted))]
-    size = sum(one.size for one in payloads)
+    size = sum(one.size for one in _needed(reader, component, there))
     progress.step("load", f"image {ref}: {amount_text(size)}")
-
-    def blocks(bar: Bar) -> Iterator[bytes]:
-        for one in payloads:
-            yield images.header(images.NAME.format(one.digest), one.size)
-            for block in reader.blocks(one):
-                bar.advance(len(block))
-                yield block
-            yield bytes(tar.padded(one.size) - one.size)
-        last = images.manifest(config, layers, ref)
-        yield images.header("manifest.json", len(last)) + last
-        yield bytes(tar.padded(len(last)) - len(last) + 2 * tar.BLOCK)
-
     with work(progress, f"loading {component.name}", size) as bar:
-        daemon.feed(blocks(bar), f"the image {ref}")
+        daemon.feed(stream(reader, component, ref, there, bar), f"the image {ref}")
     if daemon.image(ref) is None:
         raise ArtifactError(f"Docker took the image {ref}, and does not have it", hint="docker images")
 
 
+def stream(reader: Reader, component: Component, ref: str, there: frozenset[str], bar: Bar) -> Iterator[bytes]:
+    """Yield the tar that Docker loads, less the layers that it has: `there` are chain IDs.
+
+    It gets bytes before they are checked. What says what they are comes last, and without it Docker loads nothing.
+    """
+    for one in _needed(reader, component, there):
+        yield images.header(images.NAME.format(one.digest), one.size)
+        for block in reader.blocks(one):
+            bar.advance(len(block))
+            yield block
+        yield bytes(tar.padded(one.size) - one.size)
+    config, *below = component.payloads
+    last = images.manifest(config, below, ref)
+    yield images.header("manifest.json", len(last)) + last
+    yield bytes(tar.padded(len(last)) - len(last) + 2 * tar.BLOCK)
+
+
+def _needed(reader: Reader, component: Component, there: frozenset[str]) -> list[Payload]:
+    config, *_ = component.payloads
+    wanted = [layer for layer, chain in _layers(component) if chain not in there]
+    return [reader.payload(one) for one in dict.fromkeys((config, *wanted))]
+
+
 def absent(components: Sequence[Component], base: frozenset[str]) -> frozenset[str]:
     """Return the blobs of images, out of those that are left out, which this machine's Docker has not."""
-    needed = {one: chain for part in components for one, chain in _layers(part) if one in base}
-    if not needed:
-        return frozenset()
-    there = images.known(Daemon().stacks())
-    pairs = {pair for part in components for pair in _layers(part) if pair[0] in base}
+    pairs = [pair for part in components for pair in _layers(part) if pair[0] in base]
+    there = images.known(Daemon().stacks()) if pairs else frozenset()
     return frozenset(layer for layer, chain in pairs if chain not in there)
 
 

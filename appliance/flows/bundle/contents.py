@@ -17,12 +17,15 @@ from appliance.acquire.wheels import COMPILED
 from appliance.bundle import cargo, sbom
 from appliance.bundle.index import CHUNK, Component
 from appliance.domain.deployment import Artifact, Deployment, Model
+from appliance.domain.host import Host
 from appliance.errors import ArtifactError, HostError
 from appliance.flows.site import Site
 from appliance.report import amount_text
 from appliance.system.download import file_digest
 
 INSTALLER: Final = "install.sh"
+PORTABLE: Final = {"x86_64": ("avx", "avx2", "bmi2", "f16c", "fma", "sse4_2")}
+"""What ggml asks of a processor where it is not told to take all that this one has (GGML_NATIVE=OFF)."""
 STARTERS: Final = ("appliance", "python")
 """Kinds of components that a machine without Python starts from."""
 
@@ -156,13 +159,15 @@ def gather(
     return Ingredients(plan=plan, sbom=bom, small=small, engines=engines, boxes=boxes, models=models)
 
 
-def compiled(deployment: Deployment) -> bool:
-    """Tell whether an engine is compiled for the processor of the machine that makes it."""
-    return any(
-        "NATIVE=ON" in one.pins if one.kind == "image"
-        else one.kind == "build" or (one.name in COMPILED and not one.indexes)
-        for one in deployment.artifacts
-    )  # fmt: skip
+def processor(deployment: Deployment, here: Host) -> tuple[str, ...]:
+    """Return what a processor must have for the engines that are compiled, on a machine like this one."""
+    found: set[str] = set()
+    for one in deployment.artifacts:
+        if one.portable or "NATIVE=OFF" in one.pins:
+            found |= set(PORTABLE.get(here.arch, ()))
+        elif one.kind == "build" or "NATIVE=ON" in one.pins or (one.name in COMPILED and not one.indexes):
+            found |= set(here.cpu_flags)
+    return tuple(sorted(found))
 
 
 def refuse_small_disk(target: Path, size: int) -> None:

@@ -39,6 +39,8 @@ class Wanted:
     base: Known | None = None
     """What the target has already."""
     serial: int | None = None
+    portable: bool = False
+    """Compile engines for every processor of the architecture."""
     edit: converge.Edit = lambda spec: spec
     """Changes the plan's settings."""
     packages: tuple[Path, ...] = ()
@@ -89,6 +91,7 @@ def create(
 def _deployment(site: Site, wanted: Wanted, host: Host, terms: converge.Terms) -> Deployment:
     def edit(spec: ApplianceSpec) -> ApplianceSpec:
         spec = wanted.edit(spec)
+        spec = replace(spec, images=replace(spec.images, portable=spec.images.portable or wanted.portable))
         return replace(spec, models=wanted.models) if wanted.models else converge.with_smoke(spec)
 
     # Nobody's ports and nobody's memory: what is free on this machine now says nothing of the target.
@@ -106,9 +109,12 @@ def _refuse(deployment: Deployment, target: Host, here: Host) -> None:
         reasons.append(f"the target's packages are of {theirs}, this machine's of {ours}")
     if target.python != here.python:
         reasons.append(f"the target has Python {target.python}, this machine {here.python}")
-    lacking = sorted(set(here.cpu_flags) - set(target.cpu_flags))
-    if lacking and contents.compiled(deployment):
-        reasons.append(f"an engine is compiled for this machine's processor; the target's has no {', '.join(lacking)}")
+    lacking = sorted(set(contents.processor(deployment, here)) - set(target.cpu_flags))
+    if lacking:
+        way_out = "" if deployment.spec.images.portable else " (--portable asks for less of it)"
+        reasons.append(
+            f"an engine is compiled for a processor with {', '.join(lacking)}; the target's has not{way_out}"
+        )
     reasons += [
         f"{one.name}: artifacts of kind {one.kind} are not carried in bundles"
         for one in deployment.artifacts
@@ -148,7 +154,7 @@ def _target(deployment: Deployment, host: Host, here: Host, terms: converge.Term
             drivers[one.vendor] = max(drivers.get(one.vendor, lowest), lowest, key=_numbers)
     return Target(
         os=host.os, os_version=host.os_version, arch=host.arch, glibc=min(here.glibc, host.glibc, key=_numbers),
-        python=here.python, cpu_flags=here.cpu_flags if contents.compiled(deployment) else (),
+        python=here.python, cpu_flags=contents.processor(deployment, here),
         drivers=tuple(sorted(drivers.items())), docker=any(one.kind == "image" for one in deployment.artifacts),
     )  # fmt: skip
 

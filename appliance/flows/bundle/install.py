@@ -13,7 +13,7 @@ from appliance.bundle.keys import Key
 from appliance.detect import detect
 from appliance.domain.deployment import Deployment
 from appliance.domain.host import Host
-from appliance.domain.spec import ApplianceSpec, Images
+from appliance.domain.spec import ApplianceSpec
 from appliance.domain.version import version
 from appliance.errors import ArtifactError, HostError
 from appliance.flows import converge
@@ -154,11 +154,12 @@ def _with(bundle: Bundle, edit: Edit) -> Edit:
         spec = edit(spec)
         names = {one.name for one in bundle.cargo.specs}
         others = tuple(one for one in spec.models if one.name not in names)
+        made = bundle.cargo.images
         if bundle.cargo.runtime != "auto":
-            # Asked for on the command line or not, in force or not: what is carried runs nowhere else.
-            spec = replace(spec, runtime=bundle.cargo.runtime)
-        if bundle.cargo.images != Images():
-            spec = replace(spec, images=bundle.cargo.images)
+            # What is carried runs nowhere else, and is known by its name only.
+            spec = replace(spec, runtime=bundle.cargo.runtime, images=made)
+        elif made.portable:
+            spec = replace(spec, images=replace(spec.images, portable=True))
         return replace(spec, models=tuple(sorted((*others, *bundle.cargo.specs), key=lambda one: one.name)))
 
     return both
