@@ -27,6 +27,8 @@ def acquire(deployment: Deployment, machine: Machine, source: Source, progress: 
         state=deployment.layout.state,
         progress=progress,
     )
+    if source.bundle:
+        source.bundle.attach(progress)
     for model in deployment.models:
         if source.bundle and not store.has(model, here.state) and source.bundle.has_model(model):
             source.bundle.weights(model, progress)

@@ -23,8 +23,8 @@ KINDS: Final = (
     "weights", "manifest",
 )  # fmt: skip
 """What a payload can be. `file`, `pack` and `tree` make up directories; `image` is a blob of an OCI image."""
-PARTS: Final = ("engine", "gateway", "model", "appliance", "python", "package", "document")
-"""What a component can be."""
+PARTS: Final = ("engine", "gateway", "model", "files", "appliance", "python", "package", "document")
+"""What a component can be; `files` are an adapter, or a chat template."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -308,7 +308,7 @@ def _lines(index: "Index") -> list[str]:
         f"{'bundle':12} {index.name}, serial {index.serial}, {amount_text(index.size)}, llm-appliance {index.appliance}"
     ]
     lines.append(f"{'for':12} {', '.join(needs)}")
-    for one in index.of("engine", "gateway", "model", "package"):
+    for one in index.of("engine", "gateway", "model", "files", "package"):
         there = "  (the target has it)" if one.base else f"  {amount_text(one.unpacked)}"
         lines.append(f"{one.kind:12} {_title(one)}{there}")
     starters = index.of("appliance", "python")

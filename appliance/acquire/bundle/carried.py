@@ -103,6 +103,14 @@ class Bundle:
                 part(target).rename(target)
                 sync(target.parent)
 
+    def attach(self, progress: Progress) -> None:
+        """Put adapters and chat templates in place. Raises ArtifactError."""
+        for one in self.reader.index.of("files"):
+            target = self._state / cargo.ATTACHED / one.key[:16]
+            if not target.is_dir():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                self.bring(one, target, progress)
+
     def missing_base(self) -> tuple[str, ...]:
         """Return the digests of what the bundle builds on and this machine has not."""
         index = self.reader.index

@@ -58,7 +58,7 @@ def add(archive: Archive, boxes: Sequence[Box]) -> tuple[Component, ...]:
 
 
 def taken(archive: Archive, boxes: Sequence[Box], content: IO[bytes]) -> tuple[Component, ...]:
-    """Put images into a bundle from what Docker gives: its old form of a tar, or an OCI layout. Raises ArtifactError."""
+    """Put images into a bundle from what Docker gives: its own old form, or an OCI layout. Raises ArtifactError."""
     kept, placed = _members(archive, content)
     rows = json.loads(kept.get("manifest.json", b"[]"))
 

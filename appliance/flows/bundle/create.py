@@ -10,7 +10,6 @@ from appliance.acquire.source import Source
 from appliance.bundle import keys
 from appliance.bundle.index import NAME, SCHEMA, Base, Component, Index, Payload, Target
 from appliance.catalog import load as load_catalog
-from appliance.catalog import providers
 from appliance.detect import detect
 from appliance.domain.deployment import Deployment
 from appliance.domain.host import Host
@@ -18,7 +17,7 @@ from appliance.domain.spec import ApplianceSpec, ModelSpec
 from appliance.errors import HostError, UsageError
 from appliance.flows import converge
 from appliance.flows.bundle import contents, script
-from appliance.flows.bundle.contents import Ingredients
+from appliance.flows.bundle.ingredients import Ingredients
 from appliance.flows.site import Site, require_rights
 from appliance.report import work
 from appliance.system.lock import lock
@@ -119,16 +118,6 @@ def _refuse(deployment: Deployment, target: Host, here: Host) -> None:
         f"{one.name}: artifacts of kind {one.kind} are not carried in bundles"
         for one in deployment.artifacts
         if one.kind not in ("debs", "build", "wheels", "image")
-    ]
-    reasons += [
-        f"{item.name}: adapters and templates are files of their own, which bundles do not carry yet"
-        for item in deployment.spec.models
-        if item.adapters or item.tuning.chat_template
-    ]
-    reasons += [
-        f"{item.name}: its provider is reached by network only"
-        for item in deployment.spec.models
-        if providers.is_remote(item.source)
     ]
     if reasons:
         raise HostError("no bundle can be made:\n" + "\n".join(reasons), hint="make it on a machine like the target")

@@ -18,7 +18,7 @@ from appliance import resources
 from appliance.bundle import parts
 from appliance.bundle.index import Index, Payload
 from appliance.domain.changes import File
-from appliance.flows.bundle.contents import STARTERS
+from appliance.flows.bundle.ingredients import STARTERS
 from appliance.system.download import file_digest
 from appliance.system.machine import RealMachine
 
