@@ -11,6 +11,10 @@ WINDOW = 32 << 20
 """Bytes after which what was written begins to go to the disk."""
 
 
+OPEN = 64
+"""Parts that are open at the same time: those of one MiB, too, are so until nobody reads behind any more."""
+
+
 def push(descriptor: int, end: int = 0) -> None:
     """Begin to write a file's pages to the disk, and drop those that are there; waits for neither.
 
@@ -76,9 +80,18 @@ class Spool:
 
     def _file(self, number: int) -> int:
         if number not in self._files:
+            if len(self._files) >= OPEN:
+                self._retire(next(iter(self._files)))
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             self._files[number] = os.open(self.draft(number), flags, 0o644)
         return self._files[number]
+
+    def _retire(self, number: int) -> None:
+        """Bring a part to the disk and close it."""
+        descriptor = self._files.pop(number)
+        if self._dirty.pop(number, 0):
+            os.fdatasync(descriptor)
+        os.close(descriptor)
 
     def settle(self) -> None:
         """Bring everything to the disk."""

@@ -142,7 +142,7 @@ class Reader:
     def verify(self, progress: Progress) -> int:
         """Check every byte; return how many. Raises ArtifactError that names the first damaged place."""
         self.check_head()
-        workers = min(4, os.cpu_count() or 1)
+        workers = 1 if self.volume.many else min(4, os.cpu_count() or 1)
         with (
             work(progress, f"reading {self.path.name}", self.index.size) as bar,
             ThreadPoolExecutor(workers) as pool,
