@@ -46,7 +46,7 @@ def gather(
     boxes = tuple(
         images.look(one, _version(one, deployment))
         for one in deployment.artifacts
-        if one.kind == "image" and not dry_run
+        if one.kind == "image" and (not dry_run or acquire.present(one, deployment))
     )
     models = tuple((model, _paths(model, deployment)) for model in deployment.models)
     bom = sbom.document("llm-appliance bundle", __version__, _entries(deployment, small, engines, system))
