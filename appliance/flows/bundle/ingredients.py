@@ -65,18 +65,13 @@ class Ingredients:
         beside = (size for one in self.attached for size in one.directory.sizes)
         weights = (file.size for model, _ in self.models if model.digest not in left for file in model.weights.files)
         small = (one.size for one in self.small if one.component.key not in left)
-        layers = {layer: one.image for one in self.boxes for layer in one.image.layers}
-        whole = {one.image.id: one.image.size for one in self.boxes}
-        return (
-            len(self.plan),
-            len(self.sbom),
-            *small,
-            *directories,
-            *beside,
-            *weights,
-            *whole.values(),
-            *(0 for _ in layers),
-        )
+        there = images.left_out(self.boxes, left)
+        boxes = {one.image.id: one.image.size for one in self.boxes if set(one.image.layers) - there}
+        layers = {layer for one in self.boxes for layer in one.image.layers}
+        # Of each by itself Docker tells when it comes.
+        single = (0,) * (len(layers) + len(self.boxes))
+        sizes = (*small, *directories, *beside, *weights, *boxes.values(), *single)
+        return (len(self.plan), len(self.sbom), *sizes)
 
     @property
     def components(self) -> int:
