@@ -98,6 +98,7 @@ def timed(what: str, act: Callable[[], object], clean: Callable[[], None], *inpu
 
 
 COPY = "cp + sync"
+MEASURED = "<!-- measured: what follows is written by --results -->"
 
 
 def best(rows: list[Row]) -> list[Row]:
@@ -281,7 +282,9 @@ def main() -> None:
     print(parts[-1], flush=True)
     if told.results:
         about = f"{os.cpu_count()} processors, load {os.getloadavg()[1]:.0f} from other work, Linux {platform.release()}, Python {platform.python_version()}"
-        Path(told.results).write_text(f"# Bundles beside cp\n\n{about}.\n\n" + "\n".join(parts))
+        path = Path(told.results)
+        words = path.read_text().partition(MEASURED)[0] if path.exists() else "# Bundles beside cp\n\n"
+        path.write_text(f"{words}{MEASURED}\n\n{about}.\n\n" + "\n".join(parts))
 
 
 if __name__ == "__main__":

@@ -158,6 +158,8 @@ class Archive:
             self._spool.wrote(place, len(view))
             place += len(view)
             self._bar.advance(len(view))
+            if isinstance(fill, File):
+                fill.skip(len(view))
 
         def take(view: memoryview) -> None:
             nonlocal place
@@ -167,7 +169,7 @@ class Archive:
 
         try:
             if isinstance(fill, File) and size > BLOCK:
-                fill.skip(splice(fill.place, lambda at: self._spool.place(offset + at), size, look))
+                splice(fill.place, lambda at: self._spool.place(offset + at), size, look)
             pump(fill, (marks, take), offset + size - place)
         except EOFError:
             raise ArtifactError(f"{name or kind}: it became shorter while it was read") from None
