@@ -66,7 +66,8 @@ def _values(index: Index, first: str, key: str, lines: list[str]) -> str:
     size = sum(one.unpacked for one in index.of(*STARTERS))
     pairs = (
         ("bundle", first), ("name", index.name), ("key", key), ("arch", target.arch), ("os", target.os),
-        ("os_version", target.os_version), ("python", target.python), ("room", str(ROOM * size // 1024)),
+        ("os_version", target.os_version), ("python", target.python),
+        ("docker", "yes" if target.docker else ""), ("room", str(ROOM * size // 1024)),
     )  # fmt: skip
     values = "".join(f"{name}={shlex.quote(value)}\n" for name, value in pairs)
     return f"{values}files() {{\n    cat <<'FILES'\n" + "".join(f"{line}\n" for line in lines) + "FILES\n}\n"
