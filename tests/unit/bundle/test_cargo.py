@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from appliance import codec
 from appliance.acquire.bundle import CHUNK, Archive, Bundle, pack, slot
 from appliance.bundle import cargo, keys
 from appliance.bundle.index import SCHEMA, Component, Index
-from appliance.domain.spec import Images, ModelSpec, Tuning
+from appliance.domain.spec import Hub, Images, ModelSpec, Proxy, Tls, Tuning
 from appliance.errors import ArtifactError
 from tests.unit import samples
 from tests.unit.bundle import small
@@ -59,6 +60,20 @@ def test_of_a_key_it_says_only_that_there_is_one() -> None:
     assert cargo.landed(one, "/var/lib/x", "/etc/x/secrets").key_file == "/etc/x/secrets/kimi.key"
     (free,) = of(replace(remote, key_file="")).specs
     assert cargo.landed(free, "/var/lib/x", "/etc/x/secrets").key_file == ""
+
+
+def test_what_the_makers_own_settings_hold_stays_there() -> None:
+    """Proxies with passwords, files with tokens, variables of all engines."""
+    plan = samples.deployment(
+        proxy=Proxy(https="http://joe:hunter2@proxy:3128"),
+        hub=Hub(token_file="/root/token", endpoint="https://joe:hunter2@hub"),
+        environment=(("VLLM_LOGGING_LEVEL", "hunter2"),),
+        tls=Tls(certificate="/etc/hunter2.crt", key="/etc/hunter2.key"),
+    )
+    assert "hunter2" in codec.dump_json(plan)
+    content = cargo.dump(cargo.of(plan)).decode()
+    assert "hunter2" not in content
+    assert "/root/token" not in content
 
 
 def test_how_it_was_made_is_said_where_names_follow_from_it() -> None:
