@@ -76,6 +76,8 @@ class Artifact:
     """What starts the engine in an image: an absolute path, or a name on the image's PATH."""
     recipe: str = ""
     """Directory below images/ that an image is built from where no registry has it; `pins` are its build arguments."""
+    portable: bool = False
+    """Compiled for every processor of the architecture, not only for this machine's."""
     twin: str = ""
     """Digest of the same program as it is built on this machine without an image: where it is there, it is taken."""
 

@@ -135,7 +135,8 @@ class Images:
     base: str = ""
     """Image that ours are built on; "" = what their Dockerfiles say."""
     portable: bool = False
-    """Build ours for every processor of the architecture: they can be taken to another machine, and take longer."""
+    """Build ours, and engines without images that are compiled, for every processor of the architecture: they can be
+    taken to another machine, and are slower where a processor has more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,7 @@ ABOUT = {
     "hub.offline": "never ask a hub: true, false (HF_HUB_OFFLINE)",
     "images.registry": "registry that has all container images under their own names: registry.example:5000/mirror",
     "images.base": "image that the appliance's own images are built on: debian:12-slim",
-    "images.portable": "build them for every processor, not only this machine's: true, false",
+    "images.portable": "compile engines for every processor, not only this machine's, in images or not: true, false",
     "gateway.page": "the status page at /, from the next install on: true, false",
     "proxy.https": "the way out, for downloads and to providers: http://HOST:PORT (https_proxy)",
     "proxy.none": "hosts that are asked directly, with commas between (no_proxy)",

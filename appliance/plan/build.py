@@ -16,6 +16,7 @@ from appliance.domain.deployment import (
     Model,
     Reason,
     Refusal,
+    Release,
     Remote,
     Route,
     Service,
@@ -82,6 +83,8 @@ def plan(
     fits, here = _fit(new, candidates, host, here)
     if chosen in CONTAINERS:
         fits = {item.name: _located(item, fits[item.name], spec, host) for item, _ in new}
+    elif spec.images.portable:
+        fits = {name: _made_of(one, choose.portable(one.candidate.release, host)) for name, one in fits.items()}
     for item, model in new:
         artifacts |= {one.digest: one for one in fits[item.name].candidate.release.artifacts}
         placed = _services(item, model, fits[item.name], layout, host, python, ports)
@@ -232,7 +235,10 @@ def _services(
 
 
 def _located(item: ModelSpec, fitted: Fitted, spec: ApplianceSpec, host: Host) -> Fitted:
-    release = containers.located(fitted.candidate.release, item, spec.images, host)
+    return _made_of(fitted, containers.located(fitted.candidate.release, item, spec.images, host))
+
+
+def _made_of(fitted: Fitted, release: Release) -> Fitted:
     return replace(fitted, candidate=replace(fitted.candidate, release=release))
 
 

@@ -26,6 +26,11 @@ docker compose version
 def docker_into(server: Server, base: str) -> None:
     """Installs and starts Docker with Compose in a server, and gives it the server's own image under a name."""
     server.sh(INSTALL, timeout=600)
+    base_into(server, base)
+
+
+def base_into(server: Server, base: str) -> None:
+    """Gives the Docker in a server the server's own image under a name."""
     with base_tarball().open("rb") as tarball:
         words = ("docker", "exec", "-i", server.container, "docker", "import", "-", base)
         done = subprocess.run(words, stdin=tarball, capture_output=True, timeout=300, check=False)
