@@ -9,8 +9,9 @@ from appliance.acquire import images
 from appliance.apply import accounts, remove_everything
 from appliance.domain.changes import Command, Record, ServiceState
 from appliance.errors import ApplianceError, HostError
-from appliance.flows.site import Site, installed, require_rights, unknown_model
+from appliance.flows.site import Site, daemon, installed, require_rights, unknown_model
 from appliance.runtimes import runtime
+from appliance.system.docker import Daemon
 from appliance.system.lock import lock
 
 
@@ -68,10 +69,10 @@ def uninstall(site: Site, *, purge_models: bool, purge_keys: bool = False) -> tu
     layout = site.layout
     require_rights(site)
     with lock(Path(layout.state, "lock"), site.command):
-        record = site.generations.record()
+        record, images_of = site.generations.record(), daemon(site)
         site.progress.step("stop", "and remove what was written")
         left = remove_everything(record, site.generations, site.machine) if record else ()
-        left += _remove_images(site)
+        left += _remove_images(site, images_of)
         doomed = [layout.cache, layout.log, layout.run, f"{layout.state}/generations"]
         doomed += [f"{layout.state}/{name}" for name in ("engines", "gateway", "bundles")] + [layout.sockets]
         doomed += [f"{layout.state}/store"] if purge_models else []
@@ -92,12 +93,12 @@ def uninstall(site: Site, *, purge_models: bool, purge_keys: bool = False) -> tu
     return left
 
 
-def _remove_images(site: Site) -> tuple[str, ...]:
+def _remove_images(site: Site, there: Daemon) -> tuple[str, ...]:
     """Remove the container images that we brought; return those that stay, for somebody uses them or nobody answers."""
     state = Path(site.layout.state)
     brought = images.made(state)
     gone: tuple[str, ...] = ()
     with suppress(ApplianceError):
-        gone = images.remove_made(state, site.machine)
+        gone = images.remove_made(there, state, site.machine)
     site.machine.remove(str(state / images.MADE))
     return tuple(f"image {ref}" for ref in brought if ref not in gone)
