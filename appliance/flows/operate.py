@@ -54,14 +54,14 @@ def control(site: Site, verb: str, model: str) -> Record:
 
 
 def log_command(site: Site, model: str, *, follow: bool, lines: int) -> Command:
-    """Return the command that shows the log of one model, of the gateway, or of all for ""."""
+    """Return the command that shows the logs of one model's replicas, of one service, or of all for ""."""
     deployment = installed(site).deployment
     names = ["gateway", *(service.name for service in deployment.started)]
-    replicas = [service.name for service in deployment.started if service.model == model]
+    replicas = tuple(service.name for service in deployment.started if service.model == model)
     if model and model not in names and not replicas:
         raise unknown_model(model, ("gateway", *(item.name for item in deployment.models)))
-    service = model if model in names else (replicas[0] if replicas else "")
-    return runtime(deployment.runtime).logs(deployment, service, follow=follow, lines=lines)
+    services = (model,) if model in names else replicas
+    return runtime(deployment.runtime).logs(deployment, services, follow=follow, lines=lines)
 
 
 def uninstall(site: Site, *, purge_models: bool, purge_keys: bool = False) -> tuple[str, ...]:

@@ -106,7 +106,8 @@ def pages(deployment: Deployment, units: tuple[Unit, ...]) -> tuple[Page, ...]:
         "entries": tuple(_entry(unit, layout) for unit in units if unit.service.container),
         "tunnels": tuple(_tunnel(unit.service) for unit in units if unit.service.remote),
     }
-    page = Page(path=FILE, template="compose/compose.yaml.j2", names=names)
+    # It holds the engines' environment: for root only, who alone asks Compose for anything.
+    page = Page(path=FILE, template="compose/compose.yaml.j2", names=names, mode=0o600)
     if not deployment.runtime_version:
         return (page,)
     unit = Page(
@@ -200,13 +201,13 @@ def read_status(deployment: Deployment, done: Completed) -> tuple[ServiceState, 
     return tuple(_state(name, by_name.get(f"{home}-{name}-1", {})) for name in _services(deployment))
 
 
-def logs(deployment: Deployment, service: str, *, follow: bool, lines: int) -> Command:
-    """Read what Docker keeps and rotates."""
+def logs(deployment: Deployment, services: tuple[str, ...], *, follow: bool, lines: int) -> Command:
+    """Read what Docker keeps and rotates; of several services by Compose, which goes on where one is started again."""
     words = ("logs", f"--tail={lines}", *(("--follow",) if follow else ()))
-    if service:
-        # Not Compose's: what its older versions write begins with codes for a terminal.
-        return Command(argv=(_program(deployment), *words, f"{project(deployment.layout)}-{service}-1"))
-    return Command(argv=(*_compose(deployment), *words, "--no-color"))
+    if len(services) == 1 and not follow:
+        return Command(argv=(_program(deployment), *words, f"{project(deployment.layout)}-{services[0]}-1"))
+    prefix = ("--no-log-prefix",) if len(services) == 1 else ()
+    return Command(argv=(*_compose(deployment), *words, "--no-color", *prefix, *services))
 
 
 def project(layout: Layout) -> str:

@@ -88,8 +88,14 @@ class Daemon:
 
     def load(self, path: Path) -> tuple[str, ...]:
         """Load a file that `save` wrote; return the names of what was in it. Raises ArtifactError."""
+        names: list[str] = []
         with path.open("rb") as stream, self._asked(f"{path} cannot be loaded", LOAD_TIMEOUT) as client:
-            return tuple(tag for image in client.images.load(stream) for tag in _image(image.attrs).tags)
+            for event in client.api.load_image(stream):
+                _refuse(event, f"{path} cannot be loaded")
+                # Docker has a line for each, Podman one for all.
+                _, found, said = str(event.get("stream") or "").strip().partition("Loaded image: ")
+                names += said.split(",") if found else []
+        return tuple(_short(name) for name in names)
 
     def save(self, refs: tuple[str, ...], path: Path, on_bytes: OnBytes) -> None:
         """Write images into one file, which shows when it is whole."""
@@ -194,12 +200,16 @@ def _image(row: dict[str, Any]) -> Image:
     pairs = (line.partition("=") for line in config.get("Env") or ())
     return Image(
         id=str(row["Id"]),
-        # Podman writes the registry out that Docker leaves out.
-        tags=tuple(str(tag).removeprefix("docker.io/") for tag in row.get("RepoTags") or ()),
+        tags=tuple(_short(str(tag)) for tag in row.get("RepoTags") or ()),
         size=int(row.get("Size") or 0),
         env={name: value for name, _, value in pairs},
         labels=dict(config.get("Labels") or {}),
     )
+
+
+def _short(name: str) -> str:
+    """Leave the registry out that Podman writes and Docker does not."""
+    return name.removeprefix("docker.io/")
 
 
 def _refuse(event: dict[str, Any], what: str, before: str = "") -> None:

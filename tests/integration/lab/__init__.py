@@ -14,6 +14,7 @@ from tests.integration.lab.server import (
     difference,
     remove_leftovers,
 )
+from tests.integration.lab.single import address, container, image, serving
 
 __all__ = [
     "CommandFailed",
@@ -24,12 +25,16 @@ __all__ = [
     "Mount",
     "Process",
     "Server",
+    "address",
     "base_image",
+    "container",
     "difference",
     "docker_into",
     "dockerd",
+    "image",
     "missing_ability",
     "podman_into",
     "remove_leftovers",
     "require_packages",
+    "serving",
 ]

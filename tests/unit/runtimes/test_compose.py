@@ -168,10 +168,15 @@ def test_one_model_or_all() -> None:
     assert words(compose.start(PLAN, "b")) == ["up --detach --wait b_1 b_2"]
     assert words(compose.start(PLAN, "")) == ["systemctl start llm-appliance.service", "up --detach --wait"]
     assert words(compose.restart(PLAN, "a")) == ["restart a", "up --detach --wait a"]
-    assert (
-        " ".join(compose.logs(PLAN, "a", follow=True, lines=9).argv)
-        == "docker logs --tail=9 --follow llm-appliance-a-1"
-    )
+    assert " ".join(compose.logs(PLAN, ("a",), follow=False, lines=9).argv) == "docker logs --tail=9 llm-appliance-a-1"
+
+
+def test_logs_that_are_followed_go_on_over_a_restart_and_those_of_replicas_are_told_apart() -> None:
+    assert words((compose.logs(PLAN, ("a",), follow=True, lines=9),)) == [
+        "logs --tail=9 --follow --no-color --no-log-prefix a"
+    ]
+    assert words((compose.logs(PLAN, ("b_1", "b_2"), follow=False, lines=9),)) == ["logs --tail=9 --no-color b_1 b_2"]
+    assert words((compose.logs(PLAN, (), follow=False, lines=9),)) == ["logs --tail=9 --no-color"]
 
 
 def test_podman_is_spoken_to_at_its_socket_and_nothing_of_docker_is_needed() -> None:
@@ -179,14 +184,14 @@ def test_podman_is_spoken_to_at_its_socket_and_nothing_of_docker_is_needed() -> 
     began = "/usr/bin/docker-compose --host unix:///run/podman/podman.sock --ansi=never --project-name=llm-appliance "
     commands = (
         *compose.check(plan, "/g"), *compose.activate(plan, frozenset({"compose.yaml"})), *compose.start(plan, "a"),
-        *compose.retire(plan, ("gateway", "a")), compose.logs(plan, "", follow=True, lines=1),
+        *compose.retire(plan, ("gateway", "a")), compose.logs(plan, (), follow=True, lines=1),
     )  # fmt: skip
     by_program: dict[str, list[str]] = {}
     for command in commands:
         by_program.setdefault(command.argv[0], []).append(" ".join(command.argv))
     assert {*by_program} == {"/usr/bin/docker-compose", "podman", "systemctl", "systemd-analyze"}
     assert all(one.startswith(began) for one in by_program["/usr/bin/docker-compose"])
-    assert compose.status(plan).argv[0] == compose.logs(plan, "a", follow=False, lines=1).argv[0] == "podman"
+    assert compose.status(plan).argv[0] == compose.logs(plan, ("a",), follow=False, lines=1).argv[0] == "podman"
     (unit,) = (file.content.decode() for file in render(plan).files if file.path == UNIT)
     assert (
         f"ExecStart=-{began}" in unit.replace('"', "")
