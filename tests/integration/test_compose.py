@@ -197,7 +197,7 @@ def test_a_log_that_is_followed_goes_on_over_a_restart(boxed: Server) -> None:
     for times in (1, 2):
         command(boxed, "restart", "smoke")
         until(f"it has told of {times} starts", lambda wanted=times: following.output.count("model loaded") >= wanted)
-    following.kill()
+    following.signal("INT")
     assert "\x1b" not in command(boxed, "logs").stdout
 
 
