@@ -69,10 +69,11 @@ def uninstall(site: Site, *, purge_models: bool, purge_keys: bool = False) -> tu
     layout = site.layout
     require_rights(site)
     with lock(Path(layout.state, "lock"), site.command):
-        record, images_of = site.generations.record(), daemon(site)
+        record = site.generations.record()
+        there = daemon(site) if images.made(Path(layout.state)) else None
         site.progress.step("stop", "and remove what was written")
         left = remove_everything(record, site.generations, site.machine) if record else ()
-        left += _remove_images(site, images_of)
+        left += _remove_images(site, there) if there else ()
         doomed = [layout.cache, layout.log, layout.run, f"{layout.state}/generations"]
         doomed += [f"{layout.state}/{name}" for name in ("engines", "gateway", "bundles")] + [layout.sockets]
         doomed += [f"{layout.state}/store"] if purge_models else []
