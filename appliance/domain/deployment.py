@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
+from appliance.domain.host import Podman
 from appliance.domain.spec import ApplianceSpec, Tuning
 from appliance.domain.weights import Weights
 
@@ -436,6 +437,8 @@ class Deployment:
     reasons: tuple[Reason, ...]
     runtime_version: int = 0
     """systemd's, where that is the runtime, or starts it at boot."""
+    podman: Podman | None = None
+    """What runs the containers where Docker does not."""
 
     @property
     def started(self) -> tuple[Service, ...]:

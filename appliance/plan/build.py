@@ -121,6 +121,7 @@ def plan(
         services=ordered,
         gateway=_gateway(spec, ordered, layout, host, gateway_artifact),
         artifacts=(gateway_artifact, *(artifacts[digest] for digest in used)),
+        podman=host.docker.podman if boxed else None,
         runtime_version=host.systemd if chosen == "systemd" or (boxed and layout.prefix == "/") else 0,
         reasons=(reason, *(one for item in spec.models for one in told[item.name])),
     )

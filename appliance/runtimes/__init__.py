@@ -58,8 +58,8 @@ class Runtime(Protocol):
     def read_status(self, deployment: Deployment, done: Completed) -> tuple[ServiceState, ...]:
         """Read its answer."""
 
-    def logs(self, deployment: Deployment, service: str, *, follow: bool, lines: int) -> Command:
-        """Return the command that shows the log of one service, or of all for ""."""
+    def logs(self, deployment: Deployment, services: tuple[str, ...], *, follow: bool, lines: int) -> Command:
+        """Return the command that shows the logs of some services, or of all for ()."""
 
 
 @cache

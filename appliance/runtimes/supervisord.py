@@ -118,9 +118,9 @@ def read_status(deployment: Deployment, done: Completed) -> tuple[ServiceState, 
     return tuple(ServiceState(name=name, state="stopped", detail=why) for name in services)
 
 
-def logs(deployment: Deployment, service: str, *, follow: bool, lines: int) -> Command:
+def logs(deployment: Deployment, services: tuple[str, ...], *, follow: bool, lines: int) -> Command:
     """Read the files that supervisord writes and rotates."""
-    names = [service] if service else ["gateway", *(item.name for item in deployment.started)]
+    names = services or ("gateway", *(item.name for item in deployment.started))
     files = [f"{deployment.layout.log}/{program(name)}.log" for name in names]
     return Command(argv=("tail", f"--lines={lines}", *(("--follow=name", "--retry") if follow else ()), *files))
 

@@ -163,9 +163,9 @@ def read_status(deployment: Deployment, done: Completed) -> tuple[ServiceState, 
     return tuple(_state(name, by_unit.get(unit(name), {})) for name in _services(deployment))
 
 
-def logs(deployment: Deployment, service: str, *, follow: bool, lines: int) -> Command:
+def logs(deployment: Deployment, services: tuple[str, ...], *, follow: bool, lines: int) -> Command:
     """Read the journal."""
-    units = [unit(service)] if service else [UMBRELLA, *(unit(name) for name in _services(deployment))]
+    units = [*(() if services else (UMBRELLA,)), *(unit(name) for name in services or _services(deployment))]
     chosen = [word for name in units for word in ("--unit", name)]
     return Command(
         argv=(

@@ -121,10 +121,10 @@ def test_the_configuration_is_checked_where_it_was_written() -> None:
 
 
 def test_logs_of_one_service_or_of_all() -> None:
-    assert supervisord.logs(PLAN, "b_1", follow=False, lines=7).argv == (
+    assert supervisord.logs(PLAN, ("b_1",), follow=False, lines=7).argv == (
         "tail", "--lines=7", f"{WHERE.log}/model-b_1.log",
     )  # fmt: skip
-    assert supervisord.logs(PLAN, "", follow=True, lines=7).argv[-4:] == (
+    assert supervisord.logs(PLAN, (), follow=True, lines=7).argv[-4:] == (
         f"{WHERE.log}/gateway.log", f"{WHERE.log}/model-a.log", f"{WHERE.log}/model-b_1.log", f"{WHERE.log}/model-b_2.log",
     )  # fmt: skip
 

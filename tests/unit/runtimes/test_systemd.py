@@ -134,12 +134,12 @@ def test_unknown_keys_are_errors_from_250_on() -> None:
 
 
 def test_logs_of_one_service_or_of_all() -> None:
-    one = systemd.logs(PLAN, "b_1", follow=True, lines=7).argv
+    one = systemd.logs(PLAN, ("b_1",), follow=True, lines=7).argv
     assert one[:2] == ("journalctl", "--no-pager")
     assert "--lines=7" in one
     assert "-f" in one
     assert [one[at + 1] for at, word in enumerate(one) if word == "--unit"] == [B1]
-    everything = systemd.logs(PLAN, "", follow=False, lines=7).argv
+    everything = systemd.logs(PLAN, (), follow=False, lines=7).argv
     assert "-f" not in everything
     assert [everything[at + 1] for at, word in enumerate(everything) if word == "--unit"] == [
         UMBRELLA,
