@@ -22,6 +22,7 @@ from appliance.cli import (
     plans,
     services,
     site,
+    status,
     store,
     update,
 )
@@ -38,7 +39,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 for module in (
-    plans, catalog, detect, doctor, models, update, keys, store, bundle, images, config, services, generations,
+    plans, catalog, detect, doctor, models, update, keys, store, bundle, images, config, status, services, generations,
 ):  # fmt: skip
     module.register(app)
 

@@ -41,6 +41,10 @@ class ServiceState:
     """When it came into this state, in seconds of the machine's monotonic clock; negative = so many seconds ago,
     0 = unknown."""
     detail: str = ""
+    restarts: int = 0
+    """How often the runtime has started it again by itself."""
+    dropins: tuple[str, ...] = ()
+    """Files of the operator's that change its unit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

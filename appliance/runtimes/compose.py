@@ -274,7 +274,9 @@ def _state(name: str, state: dict[str, Any]) -> ServiceState:
     elif found == "failed" or (found == "stopped" and state.get("OOMKilled")):
         memory = "out of memory, " if state.get("OOMKilled") else ""
         detail = f"{memory}exit code {code}, restarted {restarts} times {state.get('Error') or ''}".strip()
-    return ServiceState(name=name, state=found, pid=int(state.get("Pid") or 0), since=since, detail=detail)
+    return ServiceState(
+        name=name, state=found, pid=int(state.get("Pid") or 0), since=since, detail=detail, restarts=restarts
+    )
 
 
 def _ago(stamp: str) -> float:
