@@ -216,12 +216,12 @@ def _unhealthy(service: str, why: str, deployment: Deployment, machine: Machine)
     # Line by line, so that output and errors stay in their order.
     boxed = bool(deployment.gateway.image)
     count = 3 * LOG_LINES if boxed else LOG_LINES
-    done = machine.run(module.logs(deployment, service, follow=False, lines=count), on_line=lambda _line: None)
+    done = machine.run(module.logs(deployment, (service,), follow=False, lines=count), on_line=lambda _line: None)
     lines = [line for line in done.stdout.splitlines() if line.strip()][-count:]
     return UnhealthyError(
         f"{service} {why}\n" + "\n".join(f"  | {line}" for line in lines),
         # Not `llm-appliance logs`: it knows no model that was taken back; and with a container goes its log.
-        hint="" if boxed else shlex.join(module.logs(deployment, service, follow=False, lines=100).argv),
+        hint="" if boxed else shlex.join(module.logs(deployment, (service,), follow=False, lines=100).argv),
     )
 
 

@@ -22,6 +22,7 @@ from appliance.cli import (
     plans,
     services,
     site,
+    stat,
     status,
     store,
     update,
@@ -39,7 +40,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 for module in (
-    plans, catalog, detect, doctor, models, update, keys, store, bundle, images, config, status, services, generations,
+    plans, catalog, detect, doctor, models, update, keys, store, bundle, images, config, status, stat, services,
+    generations,
 ):  # fmt: skip
     module.register(app)
 

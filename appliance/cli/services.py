@@ -1,18 +1,23 @@
 """start, stop, restart, logs."""
 
 import os
+import re
 import shlex
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from appliance.cli.site import DryRun, Json, Prefix, finish, known_models, refuse_json_follow, site
 from appliance.cli.status import show
+from appliance.errors import UsageError
 from appliance.report import Result
 
 if TYPE_CHECKING:
     from appliance.flows.site import Site
 
+LINES = 50
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 Model = Annotated[
     str,
     typer.Argument(
@@ -48,11 +53,19 @@ def logs(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="[MODEL]", help="One model, or gateway.", show_default=False, autocompletion=known_models
+            metavar="[MODEL]",
+            help="One model, one replica of it, or gateway.",
+            show_default=False,
+            autocompletion=known_models,
         ),
     ] = "",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines.")] = 50,
+    lines: Annotated[
+        int | None, typer.Option("--lines", "-n", min=1, help="How many of the last lines; 50, or all with --since.")
+    ] = None,
+    since: Annotated[
+        str, typer.Option(metavar="TIME", help="Only what is newer: 10m, 2h, 3d, or 2026-11-28 17:00 local time.")
+    ] = "",
     prefix: Prefix = "",
     as_json: Json = False,
 ) -> int:
@@ -61,13 +74,27 @@ def logs(
     from appliance.system.machine import environment
 
     here = site(prefix, as_json=as_json)
-    command = operate.log_command(here, model, follow=follow, lines=lines)
+    command = operate.log_command(
+        here, model, follow=follow, lines=lines or (0 if since else LINES), since=moment(since) if since else 0
+    )
     if follow:
         refuse_json_follow(as_json)
         os.execvpe(command.argv[0], command.argv, environment())  # noqa: S606 - its output is ours from here on
     said: list[str] = []
     here.machine.run(command, on_line=said.append)
     return finish(Result(command="logs", data={"lines": said}, text="\n".join(said)), as_json=as_json)
+
+
+def moment(text: str) -> int:
+    """Return the time that `10m`, `2h`, `3d` ago or `2026-11-28[ 17:00[:05]]` stands for, in seconds since 1970."""
+    from datetime import datetime
+
+    if found := re.fullmatch(r"([0-9]{1,9})([smhd])", text):
+        return max(1, int(time.time()) - int(found[1]) * UNITS[found[2]])
+    try:
+        return max(1, int(datetime.fromisoformat(text).timestamp()))
+    except (ValueError, OverflowError):
+        raise UsageError(f"--since {text!r} is no time", hint="for example 10m, 2h, 3d, 2026-11-28 17:00") from None
 
 
 def _control(verb: str, model: str, here: "Site", *, dry_run: bool, as_json: bool) -> int:

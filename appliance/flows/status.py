@@ -89,7 +89,7 @@ def _reasons(site: Site, deployment: Deployment, states: tuple[ServiceState, ...
     found: dict[str, list[str]] = {}
 
     def read(name: str) -> None:
-        done = site.machine.run(module.logs(deployment, name, follow=False, lines=LINES))
+        done = site.machine.run(module.logs(deployment, (name,), follow=False, lines=LINES))
         found[name] = f"{done.stdout}\n{done.stderr}".splitlines()
 
     troubled = [state.name for state in states if state.state in {"failed", "starting"}]

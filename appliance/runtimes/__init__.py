@@ -58,8 +58,14 @@ class Runtime(Protocol):
     def read_status(self, deployment: Deployment, done: Completed) -> tuple[ServiceState, ...]:
         """Read its answer."""
 
-    def logs(self, deployment: Deployment, service: str, *, follow: bool, lines: int) -> Command:
-        """Return the command that shows the log of one service, or of all for ""."""
+    def logs(
+        self, deployment: Deployment, services: tuple[str, ...], *, follow: bool, lines: int, since: int = 0
+    ) -> Command:
+        """Return the command that shows the log of these services, of all for ().
+
+        `lines` 0 = all that there are; `since` in seconds since 1970, 0 = from the beginning. Raises UsageError where
+        the log knows no times.
+        """
 
 
 @cache

@@ -192,13 +192,14 @@ def read_status(deployment: Deployment, done: Completed) -> tuple[ServiceState, 
     return tuple(_state(name, by_name.get(f"{home}-{name}-1", {})) for name in _services(deployment))
 
 
-def logs(deployment: Deployment, service: str, *, follow: bool, lines: int) -> Command:
+def logs(deployment: Deployment, services: tuple[str, ...], *, follow: bool, lines: int, since: int = 0) -> Command:
     """Read what Docker keeps and rotates."""
-    words = ("logs", f"--tail={lines}", *(("--follow",) if follow else ()))
-    if service:
+    words = ("logs", f"--tail={lines or 'all'}", *(("--follow",) if follow else ()))
+    words += (f"--since={since}",) if since else ()
+    if len(services) == 1:
         # Not Compose's: what its older versions write begins with codes for a terminal.
-        return Command(argv=("docker", *words, f"{project(deployment.layout)}-{service}-1"))
-    return Command(argv=(*_compose(deployment.layout.current, deployment.layout), *words, "--no-color"))
+        return Command(argv=("docker", *words, f"{project(deployment.layout)}-{services[0]}-1"))
+    return Command(argv=(*_compose(deployment.layout.current, deployment.layout), *words, "--no-color", *services))
 
 
 def project(layout: Layout) -> str:

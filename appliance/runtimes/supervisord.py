@@ -7,6 +7,7 @@ from xml.parsers.expat import ExpatError
 from appliance.domain.changes import Call, Command, Completed, Page, ServiceState, Unit
 from appliance.domain.deployment import Deployment
 from appliance.domain.host import Host
+from appliance.errors import UsageError
 
 NAME: Final = "supervisord"
 PREFERENCE: Final = 10
@@ -118,11 +119,13 @@ def read_status(deployment: Deployment, done: Completed) -> tuple[ServiceState, 
     return tuple(ServiceState(name=name, state="stopped", detail=why) for name in services)
 
 
-def logs(deployment: Deployment, service: str, *, follow: bool, lines: int) -> Command:
-    """Read the files that supervisord writes and rotates."""
-    names = [service] if service else ["gateway", *(item.name for item in deployment.started)]
+def logs(deployment: Deployment, services: tuple[str, ...], *, follow: bool, lines: int, since: int = 0) -> Command:
+    """Read the files that supervisord writes and rotates; it puts no time before a line."""
+    if since:
+        raise UsageError("what supervisord writes has no times of its own", hint="-n LINES tells the last ones")
+    names = services or ("gateway", *(item.name for item in deployment.started))
     files = [f"{deployment.layout.log}/{program(name)}.log" for name in names]
-    return Command(argv=("tail", f"--lines={lines}", *(("--follow=name", "--retry") if follow else ()), *files))
+    return Command(argv=("tail", f"--lines={lines or '+1'}", *(("--follow=name", "--retry") if follow else ()), *files))
 
 
 def _state(name: str, row: dict[str, object]) -> ServiceState:

@@ -168,16 +168,17 @@ def read_status(deployment: Deployment, done: Completed) -> tuple[ServiceState, 
     return tuple(_state(name, by_unit.get(unit(name), {})) for name in _services(deployment))
 
 
-def logs(deployment: Deployment, service: str, *, follow: bool, lines: int) -> Command:
+def logs(deployment: Deployment, services: tuple[str, ...], *, follow: bool, lines: int, since: int = 0) -> Command:
     """Read the journal."""
-    units = [unit(service)] if service else [UMBRELLA, *(unit(name) for name in _services(deployment))]
+    units = [unit(name) for name in services] or [UMBRELLA, *(unit(name) for name in _services(deployment))]
     chosen = [word for name in units for word in ("--unit", name)]
     return Command(
         argv=(
             "journalctl",
             "--no-pager",
             "--output=short-iso",
-            f"--lines={lines}",
+            f"--lines={lines or 'all'}",
+            *((f"--since=@{since}",) if since else ()),
             *chosen,
             *(("-f",) if follow else ()),
         )

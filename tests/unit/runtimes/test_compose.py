@@ -160,7 +160,7 @@ def test_one_model_or_all() -> None:
     assert words(compose.start(PLAN, "")) == ["systemctl start llm-appliance.service", "up --detach --wait"]
     assert words(compose.restart(PLAN, "a")) == ["restart a", "up --detach --wait a"]
     assert (
-        " ".join(compose.logs(PLAN, "a", follow=True, lines=9).argv)
+        " ".join(compose.logs(PLAN, ("a",), follow=True, lines=9).argv)
         == "docker logs --tail=9 --follow llm-appliance-a-1"
     )
 

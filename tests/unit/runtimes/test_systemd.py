@@ -134,12 +134,12 @@ def test_unknown_keys_are_errors_from_250_on() -> None:
 
 
 def test_logs_of_one_service_or_of_all() -> None:
-    one = systemd.logs(PLAN, "b_1", follow=True, lines=7).argv
+    one = systemd.logs(PLAN, ("b_1",), follow=True, lines=7).argv
     assert one[:2] == ("journalctl", "--no-pager")
     assert "--lines=7" in one
     assert "-f" in one
     assert [one[at + 1] for at, word in enumerate(one) if word == "--unit"] == [B1]
-    everything = systemd.logs(PLAN, "", follow=False, lines=7).argv
+    everything = systemd.logs(PLAN, (), follow=False, lines=7).argv
     assert "-f" not in everything
     assert [everything[at + 1] for at, word in enumerate(everything) if word == "--unit"] == [
         UMBRELLA,
@@ -148,6 +148,13 @@ def test_logs_of_one_service_or_of_all() -> None:
         B1,
         B2,
     ]
+
+
+def test_logs_since_a_time_are_whole() -> None:
+    argv = systemd.logs(PLAN, ("a", "b_1"), follow=False, lines=0, since=1700000000).argv
+    assert "--lines=all" in argv
+    assert "--since=@1700000000" in argv
+    assert [argv[at + 1] for at, word in enumerate(argv) if word == "--unit"] == [A, B1]
 
 
 def unit(plan: Deployment, name: str) -> dict[str, list[str]]:
