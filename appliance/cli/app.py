@@ -10,8 +10,10 @@ import typer
 
 from appliance import __version__
 from appliance.cli import (
+    bench,
     bundle,
     catalog,
+    chat,
     config,
     detect,
     doctor,
@@ -40,8 +42,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 for module in (
-    plans, catalog, detect, doctor, models, update, keys, store, bundle, images, config, status, stat, services,
-    generations,
+    plans, catalog, detect, doctor, models, update, keys, store, bundle, images, config, status, stat, services, chat,
+    bench, generations,
 ):  # fmt: skip
     module.register(app)
 
