@@ -27,6 +27,7 @@ from appliance.cli import (
     stat,
     status,
     store,
+    support,
     update,
 )
 from appliance.errors import ApplianceError, ExitCode, InterruptedRunError
@@ -43,7 +44,7 @@ app = typer.Typer(
 )
 for module in (
     plans, catalog, detect, doctor, models, update, keys, store, bundle, images, config, status, stat, services, chat,
-    bench, generations,
+    bench, generations, support,
 ):  # fmt: skip
     module.register(app)
 

@@ -17,8 +17,8 @@ LONG: Final = ("vllm", "sglang", "llama-cpp", "lmdeploy")
 """Engines that go on past the end of an answer where they are asked to, so that all answers are equally long."""
 WORDS: Final = (
     "time", "year", "people", "way", "day", "man", "thing", "woman", "life", "child", "world", "school", "state",
-    "family", "student", "group", "country", "problem", "hand", "part", "place", "case", "week", "company", "system", "program",
-    "question", "work", "government", "number", "night", "point", "home", "water",
+    "family", "student", "group", "country", "problem", "hand", "part", "place", "case", "week", "company", "system",
+    "program", "question", "work", "government", "number", "night", "point", "home", "water",
 )  # fmt: skip
 
 
