@@ -286,7 +286,8 @@ def bring_about(site: Site, changes: Changeset, source: Source, *, doubted: str 
         verify.wait(deployment, site.machine)
         checks.extend(verify.completion(deployment, name, site.machine) for name in asked)
 
-    report = apply(changes, site.generations, site.machine, site.progress, healthy)
+    steward = verify.Steward(site.machine, site.progress)
+    report = apply(changes, site.generations, site.machine, site.progress, healthy, steward)
     return Converged(deployment=deployment, report=report, checks=tuple(checks))
 
 

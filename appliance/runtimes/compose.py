@@ -169,6 +169,17 @@ def retire(deployment: Deployment, services: tuple[str, ...]) -> tuple[Command, 
     return _systemctl("disable", "--quiet", UMBRELLA, ok=(0, 1)), _systemctl("stop", UMBRELLA, ok=(0, 5)), down
 
 
+def files(service: str) -> tuple[str, ...]:
+    """All containers stand in one file."""
+    return ()
+
+
+def begin(deployment: Deployment, service: str) -> tuple[Command, ...]:
+    """Make its container anew, and its relay's."""
+    relays = [RELAY.format(one.name) for one in deployment.started if one.name == service and one.port]
+    return (_run(deployment, "up", "--detach", "--no-deps", service, *relays, timeout=300),)
+
+
 def settle(deployment: Deployment) -> tuple[Command, ...]:
     """Make systemd forget the unit whose file is gone."""
     return (_systemctl("daemon-reload"),) if deployment.runtime_version else ()

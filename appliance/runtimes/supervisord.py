@@ -94,6 +94,20 @@ def retire(deployment: Deployment, services: tuple[str, ...]) -> tuple[Command, 
     return (_control(deployment, "stop", *names, ok=(0, 1, 2, 4, 7), timeout=120),)
 
 
+def files(service: str) -> tuple[str, ...]:
+    """All programs stand in one file."""
+    return ()
+
+
+def begin(deployment: Deployment, service: str) -> tuple[Command, ...]:
+    """Take over its part of the file, which starts it; one whose part is as it was is started."""
+    name = program(service)
+    return (
+        _control(deployment, "update", name, timeout=120),
+        _control(deployment, "start", name, ok=(0, 1, 7), timeout=60),
+    )
+
+
 def settle(deployment: Deployment) -> tuple[Command, ...]:
     """Nothing is left behind."""
     return ()

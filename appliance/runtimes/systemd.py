@@ -148,6 +148,16 @@ def retire(deployment: Deployment, services: tuple[str, ...]) -> tuple[Command, 
     )
 
 
+def files(service: str) -> tuple[str, ...]:
+    """Return the path of its unit."""
+    return (f"{UNITS}/{unit(service)}",)
+
+
+def begin(deployment: Deployment, service: str) -> tuple[Command, ...]:
+    """Take over its new unit, then start it."""
+    return _systemctl("daemon-reload"), _systemctl("start", "--no-block", unit(service))
+
+
 def settle(deployment: Deployment) -> tuple[Command, ...]:
     """Make systemd forget the units whose files are gone."""
     return (_systemctl("daemon-reload"),)

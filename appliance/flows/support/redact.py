@@ -30,7 +30,9 @@ AFTER: Final = (
     re.compile(r"(?i)([?&](?:key|token|sig|signature|api[-_]?key|access_token)=)([^&\s\"']+)"),
 )
 """What is secret by what stands before it, which stays."""
-HARMLESS: Final = re.compile(r"(?:-?[0-9.]+|true|false|null|none|~|auto|/[\w./@+-]*|\[(?:redacted|not)\b\]?.*|[\[{])", re.IGNORECASE)
+HARMLESS: Final = re.compile(
+    r"(?:-?[0-9.]+|true|false|null|none|~|auto|/[\w./@+-]*|\[(?:redacted|not)\b\]?.*|[\[{])", re.IGNORECASE
+)
 """Values that no secret is: numbers, words of YAML, paths."""
 
 
