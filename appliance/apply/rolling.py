@@ -10,7 +10,7 @@ from appliance.runtimes import Runtime, runtime
 from appliance.system.machine import Machine
 
 SLACK: Final = 1.02
-"""Of its memory that a replica may grow by and still be put where the one before it was."""
+"""Of what is planned for a device: estimates differ that much between two releases."""
 
 
 class Steward(Protocol):
@@ -49,10 +49,9 @@ def one_by_one(before: Deployment, after: Deployment, names: tuple[str, ...]) ->
     old = {service.name: service for service in before.started}
     found: list[str] = []
     for model in dict.fromkeys(service.model for service in after.started):
-        replicas = [service for service in after.started if service.model == model]
-        staying = [service for service in replicas if service.name in old]
-        if len(staying) > 1 and all(_fits_in_place(old[service.name], service) for service in staying):
-            found += [service.name for service in staying if service.name in names]
+        staying = [service.name for service in after.started if service.model == model and service.name in old]
+        if len(staying) > 1 and _fit_beside(before, after, {*found, *staying}):
+            found += [name for name in staying if name in names]
     return tuple(found)
 
 
@@ -102,7 +101,19 @@ def _started_by(service: Service, launch: object, health: str) -> tuple[object, 
     return (service, service.container, launch, health)
 
 
-def _fits_in_place(old: Service, new: Service) -> bool:
-    """Whether it takes no more of any device than the one before it, so that it fits beside the other replicas."""
-    there = {load.device: load.total for load in old.loads}
-    return all(load.total <= there.get(load.device, 0) * SLACK for load in new.loads)
+def _fit_beside(before: Deployment, after: Deployment, renewed: set[str]) -> bool:
+    """Whether no device has to hold more than its plan says while some are new already and the others still old."""
+    old, new = _amounts(before), _amounts(after)
+    for device in {device for loads in (*old.values(), *new.values()) for device in loads}:
+        peak = sum(
+            max(loads.get(device, 0), new.get(name, {}).get(device, 0) if name in renewed else 0)
+            for name, loads in old.items()
+        )  # fmt: skip
+        planned = max(sum(loads.get(device, 0) for loads in those.values()) for those in (old, new))
+        if peak > planned * SLACK:
+            return False
+    return True
+
+
+def _amounts(deployment: Deployment) -> dict[str, dict[str, int]]:
+    return {one.name: {load.device: load.total for load in one.loads} for one in deployment.started}

@@ -29,6 +29,7 @@ from appliance.cli import (
     store,
     support,
     update,
+    upgrade,
 )
 from appliance.errors import ApplianceError, ExitCode, InterruptedRunError
 from appliance.report import Result
@@ -43,8 +44,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 for module in (
-    plans, catalog, detect, doctor, models, update, keys, store, bundle, images, config, status, stat, services, chat,
-    bench, generations, support,
+    plans, catalog, detect, doctor, models, update, upgrade, keys, store, bundle, images, config, status, stat,
+    services, chat, bench, generations, support,
 ):  # fmt: skip
     module.register(app)
 

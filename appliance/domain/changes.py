@@ -43,6 +43,8 @@ class ServiceState:
     detail: str = ""
     restarts: int = 0
     """How often the runtime has started it again by itself."""
+    started_in: float = 0
+    """Seconds from the start of its process until it answered, the last time; 0 = nobody knows."""
     dropins: tuple[str, ...] = ()
     """Files of the operator's that change its unit."""
 

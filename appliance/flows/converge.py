@@ -75,6 +75,8 @@ class Terms:
     """Path of a catalog that replaces the one that holds here."""
     replan: bool = False
     """Plan what runs already anew too: it may get other GPUs, another engine or more context."""
+    renew: tuple[str, ...] = ()
+    """Models that are planned anew, while all others stay as they are."""
     ignore: tuple[str, ...] | None = None
     """Findings of the doctor that do not stop it; None = it is not asked."""
     offline: bool = False
@@ -114,7 +116,8 @@ def planned(site: Site, edit: Edit, terms: Terms = Terms(), host: Host | None = 
         models = tuple(model_files.resolve(item, record, hubs, whole=whole, carried=carried) for item in spec.models)
         _refuse_dead_links(models, site, terms.bundle)
         return decide(
-            spec, models, here, site.layout, rows, python=sys.executable, before=before, anew=terms.replan
+            spec, models, here, site.layout, rows, python=sys.executable, before=before, anew=terms.replan,
+            renew=terms.renew,
         )  # fmt: skip
 
     # Headers first: nobody should wait for the digests of weights that do not fit.

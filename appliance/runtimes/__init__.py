@@ -50,7 +50,7 @@ class Runtime(Protocol):
         """Return what stops services that are no longer wanted, before their files go."""
 
     def files(self, service: str) -> tuple[str, ...]:
-        """Return the paths, as a Changeset names them, that nobody but this service is started by; () = all share one."""
+        """Return the paths, as a Changeset names them, that only this service is started by; () = all share one."""
 
     def begin(self, deployment: Deployment, service: str) -> tuple[Command, ...]:
         """Return what starts one service that was retired as the files in force say, and does not wait for it."""

@@ -26,7 +26,7 @@ BY_GROUP: Final = ("amd", "intel", "hygon", "metax", "moore-threads")
 """Vendors whose devices are open to those groups; NVIDIA's are to everybody."""
 PROPERTIES: Final = (
     "Id,ActiveState,SubState,Result,MainPID,NRestarts,StateChangeTimestampMonotonic,ActiveEnterTimestampMonotonic,"
-    "ExecMainStatus,DropInPaths"
+    "ExecMainStartTimestampMonotonic,ExecMainStatus,DropInPaths"
 )
 LOOP: Final = 3
 """Restarts from which on a service that starts is in a loop; one that has never been up is at the first."""
@@ -213,11 +213,17 @@ def _state(name: str, block: dict[str, str]) -> ServiceState:
         name=name,
         state=state,
         pid=int(block.get("MainPID") or 0),
-        since=float(block.get("StateChangeTimestampMonotonic") or 0) / 1e6,
+        since=_seconds(block, "StateChange"),
         detail=detail,
         restarts=restarts,
+        started_in=max(0.0, _seconds(block, "ActiveEnter") - _seconds(block, "ExecMainStart")),
         dropins=tuple(block.get("DropInPaths", "").split()),
     )
+
+
+def _seconds(block: dict[str, str], what: str) -> float:
+    """Return when that was, in seconds of the monotonic clock."""
+    return float(block.get(f"{what}TimestampMonotonic") or 0) / 1e6
 
 
 def _end(block: dict[str, str]) -> str:
