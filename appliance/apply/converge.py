@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from appliance import gateway
-from appliance.apply import accounts
+from appliance.apply import accounts, schema
+from appliance.apply.edits import edits
 from appliance.apply.generation import Generations, digest, written
 from appliance.apply.rolling import Steward, one_by_one, roll, run, run_all, stop, touched
 from appliance.domain.changes import Changeset, File, Record
 from appliance.domain.deployment import Deployment
+from appliance.domain.status import HandEdit
 from appliance.errors import ApplianceError, CommandError, UnhealthyError
 from appliance.report import Progress
 from appliance.runtimes import runtime
 from appliance.system.machine import Machine
-
-SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +29,8 @@ class Report:
     """Paths that were written or removed; () = everything was as it should be."""
     kept: tuple[str, ...] = ()
     """Copies of files of ours that somebody had edited by hand."""
+    edits: tuple[HandEdit, ...] = ()
+    """What was edited in those files, and in those of the generation before, which lie where they lay."""
 
 
 def apply(
@@ -42,6 +44,7 @@ def apply(
     before = generations.record()
     good = generations.confirmed(before)
     changed = differences(changes, before, machine)
+    edited = tuple(one for one in edits(before, generations, machine) if not one.yours) if before and changed else ()
     kept: tuple[str, ...] = ()
     if before and not changed:
         record = before
@@ -67,7 +70,7 @@ def apply(
     if not record.confirmed:
         generations.confirm(record)
         generations.prune(record.generation)
-    return Report(generation=record.generation, changed=tuple(sorted(changed)), kept=kept)
+    return Report(generation=record.generation, changed=tuple(sorted(changed)), kept=kept, edits=edited)
 
 
 def _renew(
@@ -110,10 +113,11 @@ def _prepare(
     progress.step("check", "gateway and " + deployment.runtime)
     _check(deployment, generations.path(number), machine)
     return Record(
-        schema=SCHEMA,
+        schema=schema.SCHEMA,
         generation=number,
         deployment=deployment,
         files=written(tuple(file for file in changes.files if file.path.startswith("/"))),
+        inside=written(tuple(file for file in changes.files if not file.path.startswith("/"))),
         users=_merged(before.users if before else (), users),
         groups=_merged(before.groups if before else (), groups),
         directories=_merged(before.directories if before else (), _missing_directories(changes)),

@@ -1,10 +1,12 @@
 """Files of ours that somebody edited by hand: which, and how they differ from what was written."""
 
 import difflib
+from collections.abc import Iterator
 
 from appliance.apply.generation import Generations, digest
 from appliance.domain.changes import Record
 from appliance.domain.status import HandEdit
+from appliance.render.pages import render
 from appliance.system.machine import Machine
 
 LARGEST = 8 << 20
@@ -28,7 +30,23 @@ def edits(record: Record, generations: Generations, machine: Machine) -> tuple[H
                 diff=difference(written, there or b"", f"written: {item.path}", f"now: {item.path}"),
             )
         )  # fmt: skip
-    return tuple(found)
+    return (*found, *_inside(record, generations, machine))
+
+
+def _inside(record: Record, generations: Generations, machine: Machine) -> Iterator[HandEdit]:
+    """Yield files of the generation that somebody edited; what was in them is rendered anew, it is kept nowhere."""
+    home = generations.path(record.generation)
+    changed = []
+    for item in record.inside:
+        there = machine.read(f"{home}/{item.path}", LARGEST)
+        if there is not None and digest(there) != item.sha256:
+            changed.append((item, there))
+    wanted = {file.path: file.content for file in render(record.deployment).files} if changed else {}
+    for item, there in changed:
+        path, written = f"{home}/{item.path}", wanted.get(item.path, b"")
+        # Another version of the program renders it otherwise: then it is shown whole.
+        before = written if digest(written) == item.sha256 else b""
+        yield HandEdit(path=path, yours=False, diff=difference(before, there, f"written: {path}", f"now: {path}"))
 
 
 def difference(old: bytes, new: bytes, before: str, after: str) -> str:

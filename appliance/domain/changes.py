@@ -135,6 +135,8 @@ class Record:
     groups: tuple[str, ...] = ()
     directories: tuple[str, ...] = ()
     """Directories outside the layout that came with our files."""
+    inside: tuple[Written, ...] = ()
+    """Files within the generation's own directory, by their paths there; () = an earlier version wrote none down."""
     confirmed: bool = False
     """It was healthy once it ran; until then a failure goes back to `fallback`."""
     fallback: int = 0

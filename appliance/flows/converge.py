@@ -13,6 +13,7 @@ from appliance.acquire import hub, store
 from appliance.acquire import models as model_files
 from appliance.acquire.source import Carried, Source
 from appliance.apply import Report, apply, differences
+from appliance.apply.edits import edits
 from appliance.catalog import load as load_catalog
 from appliance.catalog import only, providers
 from appliance.detect import detect
@@ -21,6 +22,7 @@ from appliance.domain.changes import Changeset, File, Record
 from appliance.domain.deployment import Deployment, Model
 from appliance.domain.host import Host
 from appliance.domain.spec import SMOKE, ApplianceSpec, ModelSpec, Proxy
+from appliance.domain.status import HandEdit
 from appliance.errors import ArtifactError, HostError, SpecError
 from appliance.flows import doctor, preflight
 from appliance.flows.site import Site, require_rights, unknown_model
@@ -40,6 +42,8 @@ class Planned:
     diff: str
     host: Host
     """The machine that it is for."""
+    edits: tuple[HandEdit, ...] = ()
+    """Files of ours that somebody edited by hand."""
     elsewhere: bool = False
     """That machine is another one: nothing can be compared with what is there."""
 
@@ -313,7 +317,9 @@ def _planned(site: Site, changes: Changeset, record: Record | None, host: Host) 
         there = site.machine.read(path if path.startswith("/") else f"{site.layout.current}/{path}", 8 << 20) or b""
         old, new = (text.decode(errors="replace").splitlines(keepends=True) for text in (there, wanted.get(path, b"")))
         parts += difflib.unified_diff(old, new, f"now: {path}", f"then: {path}")
-    return Planned(changes=changes, pending=pending, diff="".join(parts), host=host)
+    found = edits(record, site.generations, site.machine) if record else ()
+    ours = tuple(one for one in found if not one.yours)
+    return Planned(changes=changes, pending=pending, diff="".join(parts), host=host, edits=ours)
 
 
 def _refuse_dead_links(models: tuple[Model, ...], site: Site, bundle: Carried | None) -> None:

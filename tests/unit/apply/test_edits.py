@@ -3,6 +3,7 @@
 from appliance.apply.edits import edits
 from appliance.apply.generation import Generations, written
 from appliance.domain.changes import File, Record
+from appliance.render.pages import render
 from tests.unit.recorded import RecordedMachine
 from tests.unit.samples import LAYOUT, deployment
 
@@ -40,3 +41,17 @@ def test_an_operators_own_file_is_told_apart() -> None:
 
 def test_one_that_was_removed_is_gone() -> None:
     assert found(spec=SPEC.content)[UNIT.path][1] is True
+
+
+def test_files_within_the_generation_are_looked_at_where_they_lie() -> None:
+    plan = deployment()
+    files = tuple(file for file in render(plan).files if file.path == "nginx/nginx.conf")
+    record = Record(schema=1, generation=3, deployment=plan, files=(), inside=written(files))
+    path = f"{LAYOUT.state}/generations/3/nginx/nginx.conf"
+    machine = RecordedMachine(files={path: files[0].content})
+    assert edits(record, Generations(LAYOUT, machine), machine) == ()
+    machine.files[path] += b"# mine\n"
+    (one,) = edits(record, Generations(LAYOUT, machine), machine)
+    assert (one.path, one.yours) == (path, False)
+    assert one.diff.splitlines()[-1] == "+# mine"
+    assert len([line for line in one.diff.splitlines() if line.startswith("+")]) == 2, "and nothing else differs"
