@@ -1,7 +1,7 @@
 """The one way in which files come into force, and the way back."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,7 +44,7 @@ def apply(
     before = generations.record()
     good = generations.confirmed(before)
     changed = differences(changes, before, machine)
-    edited = tuple(one for one in edits(before, generations, machine) if not one.yours) if before and changed else ()
+    edited = edits(before, generations, machine) if before and changed else ()
     kept: tuple[str, ...] = ()
     if before and not changed:
         record = before
@@ -66,11 +66,26 @@ def apply(
             raise
         _return(good, record, generations, machine, progress, steward, tuple(renewed))
         back = f"generation {good.generation} is back" if good else "nothing was installed before, so nothing runs"
+        for copy in _keep_tried(edited, record, generations, machine):
+            back += f"\nyour edit is kept as {copy}"
         raise UnhealthyError(f"{error.message}\n{back}", hint=error.hint) from error
     if not record.confirmed:
         generations.confirm(record)
         generations.prune(record.generation)
-    return Report(generation=record.generation, changed=tuple(sorted(changed)), kept=kept, edits=edited)
+    ours = tuple(one for one in edited if not one.yours)
+    return Report(generation=record.generation, changed=tuple(sorted(changed)), kept=kept, edits=ours)
+
+
+def _keep_tried(
+    edited: tuple[HandEdit, ...], failed: Record, generations: Generations, machine: Machine
+) -> Iterator[str]:
+    """Keep what the operator had edited, and what did not work, beside what is back in force; yield the copies."""
+    for one in edited:
+        content = generations.read(failed.generation, one.path) if one.yours and not one.gone else b""
+        if content and machine.read(one.path, 8 << 20) != content:
+            copy = f"{one.path}.edited-{digest(content)[:8]}"
+            machine.write(File(path=copy, content=content, mode=0o600))
+            yield copy
 
 
 def _renew(
@@ -84,7 +99,7 @@ def _renew(
         rolled = one_by_one(before.deployment, after, names)
         for name in rolled:
             progress.note(f"{name}: ends its requests, then starts anew; another replica answers meanwhile")
-        roll(before.deployment, after, rolled, machine, steward, renewed)
+            roll(before.deployment, after, (name,), machine, steward, renewed)
         rest = tuple(name for name in names if name not in rolled)
         stop(before.deployment, rest, module, machine, steward)
         untold -= {path for name in rolled for path in module.files(name)}

@@ -62,12 +62,9 @@ class Generations:
         self._machine.write(File(path=self._record, content=content))
 
     def drop(self, number: int) -> None:
-        """Remove a generation: out of sight with one rename, then whole."""
-        doomed = self._home / f".{number}.gone"
-        shutil.rmtree(doomed, ignore_errors=True)
-        Path(self.path(number)).rename(doomed)
-        sync(self._home)
-        shutil.rmtree(doomed, ignore_errors=True)
+        """Remove a generation; without its plan, which goes first, it counts as none."""
+        Path(self.path(number), "deployment.json").unlink(missing_ok=True)
+        shutil.rmtree(self.path(number))
 
     def forget(self) -> None:
         """Remove the record: nothing is installed any more."""
