@@ -359,20 +359,23 @@ end
 
 --- body_filter: notes when the first bytes come, and keeps the last ones.
 function M.body()
+    local request = get_request()
+    local size = usage.note(request)
+    if size and size > 0 then
+        return
+    end
     local one = requests.get()
     if not one or one.try == 0 then
         return
     end
-    if one.held_back then
-        return pass_held_back(one)
-    end
-    if usage.note(one, get_request()) > 0 then
-        if not one.first_byte then
-            one.first_byte = ngx.now() - ngx.req.start_time()
+    if size then
+        if not ngx.arg[2] then
+            end_broken(one)
         end
-        one.pieces = one.pieces + 1
-    elseif one.first_byte and not ngx.arg[2] then
-        end_broken(one)
+    elseif one.held_back then
+        pass_held_back(one)
+    elseif usage.begin(one, request) > 0 then
+        one.first_byte = ngx.now() - ngx.req.start_time()
     end
 end
 
@@ -428,11 +431,12 @@ function M.done()
     balance.release(one)
     queue.done(one)
     local digits_in, digits_out = usage.tokens(one)
-    usage.done(one)
+    local pieces = usage.pieces(one)
+    usage.done(one, get_request())
     note(one, digits_in, digits_out)
     local tokens_in, tokens_out = tonumber(digits_in or 0), tonumber(digits_out)
     -- An engine that tells no numbers gives about one token in each piece of a stream.
-    limits.done(one, tokens_in + (tokens_out or one.pieces))
+    limits.done(one, tokens_in + (tokens_out or pieces))
     if one.model then
         metrics.count(one, ngx.status, ngx.now() - ngx.req.start_time(), tokens_in, tokens_out or 0)
     end

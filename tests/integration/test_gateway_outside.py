@@ -216,6 +216,24 @@ def test_tokens_are_what_the_engine_says(fresh: Gateway, said: bytes, tokens: tu
     assert (line["tokens_in"], line["tokens_out"]) == tokens
 
 
+@pytest.mark.parametrize("before", [1990, 2010, 2030, 2047, 2048, 2049, 4080])
+def test_tokens_are_found_wherever_a_stream_is_cut(fresh: Gateway, before: int) -> None:
+    """The end that is kept is 2048 bytes long, and begins anew there."""
+    [recorder] = [engine for engine in fresh.engines if isinstance(engine, Recorder)]
+    recorder.pieces = (
+        b"x" * (before // 2),
+        b"x" * (before - before // 2),
+        b'{"usage":{"prompt_tokens":12,"comple',
+        b'tion_tokens":34}}\n\n',
+    )
+    fresh.start()
+    fresh.wait_for("rec")
+    assert fresh.chat("rec").content == b"".join(recorder.pieces)
+    until(lambda: [line for line in fresh.logged() if line["model"]], what="the log")
+    [line] = [line for line in fresh.logged() if line["model"]]
+    assert (line["tokens_in"], line["tokens_out"]) == (12, 34)
+
+
 @pytest.mark.parametrize("path", ['/a"b', "/a\\b", "/\xff\xfe", "/%00", "/\u00e9", '/","status":0,"x":"'])
 def test_the_log_is_json_whatever_is_asked(fresh: Gateway, path: str) -> None:
     fresh.start()

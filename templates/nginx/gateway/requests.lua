@@ -17,8 +17,8 @@ function M.new()
         model = nil, replica = nil, key = nil,
         -- The replica that is asked first, or those that may be, and how many were tried.
         first = nil, candidates = nil, tried = nil, try = 0,
-        -- Seconds until the first byte; pieces of the answer; the buffer with its end.
-        first_byte = nil, pieces = 0, tail = nil,
+        -- Seconds until the first byte; the buffer with the answer's end.
+        first_byte = nil, tail = nil,
         path = nil, entry = nil, method = nil,
     }
     open[tonumber(cast(number, get_request()))] = one

@@ -33,7 +33,11 @@ generator and two upstreams, which cost next to nothing. CPU is that of all proc
 What to read of it: the ratios. How fast each is depends on the machine and on who else works on it, and where a core was
 shared the times at the 99th percentile are those of the neighbours. The peers run with their defaults, not tuned by people
 who know them; the two vLLM routers ask for no key, and the Rust one looks at no model. `nginx` is the same nginx with
-nothing but `proxy_pass` and no log. `ours` has keys with limits, the log with tokens, and counters on.
+nothing but `proxy_pass` and no log. `ours` has keys with limits, the log with tokens, and counters on, and `sendfile`, which
+plain nginx does not have on by itself: it is what makes a large body cheaper than there.
+
+Load generator and upstreams do not sleep while there is work, so that no gateway is charged for waking them: that costs
+about as much as what a gateway does itself, and comes the more often the slower it is.
 
 Peers: {", ".join(packages[0] for packages in PINS.values())}; production-stack's router from a checkout of August 2026.
 """

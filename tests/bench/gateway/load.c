@@ -196,7 +196,7 @@ static void run(struct client **clients, int count, uint64_t spread) {
     int next = 0;
     while (running) {
         while (next < count && now_ns() - began >= spread * next / count) begin(clients[next++]);
-        int n = epoll_wait(poller, events, EVENTS, next < count ? 1 : 1000);
+        int n = wait_awake(poller, events, EVENTS, next < count ? 1 : 1000);
         if (n) heard = now_ns();
         for (int i = 0; i < n; i++) {
             struct client *c = events[i].data.ptr;

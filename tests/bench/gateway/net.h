@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -76,4 +77,21 @@ static inline const char *header(const char *head, const char *end, const char *
             return value;
         }
     return NULL;
+}
+
+#define AWAKE 200000000ull /* ns without any event after which a program sleeps */
+
+/* epoll_wait that asks again and again while there is work. Waking a program that sleeps is paid by whoever sends to it:
+   the slower a gateway, the more often these two would sleep, and the more it would be charged for waking them. */
+static inline int wait_awake(int poller, struct epoll_event *events, int most, int timeout) {
+    static uint64_t worked;
+    uint64_t began = now_ns();
+    for (;;) {
+        int n = epoll_wait(poller, events, most, 0);
+        uint64_t now = now_ns();
+        if (n) return worked = now, n;
+        if (now - worked > AWAKE) return epoll_wait(poller, events, most, timeout);
+        if (timeout >= 0 && now - began >= timeout * 1000000ull) return 0;
+        sched_yield();
+    }
 }

@@ -36,17 +36,16 @@ class Unavailable(Exception):
     """A gateway that cannot be had or does not start here; the message says why."""
 
 
-def environment(name: str, *packages: str) -> Path:
-    """Return the programs of an environment with these packages; made once."""
+def environment(name: str, *packages: str, **variables: str) -> Path:
+    """Return the programs of an environment with these packages; made once, by a pip with these variables."""
     home, key = CACHE / name, " ".join(packages)
     done = home / "complete"
     if not done.exists() or done.read_text() != key:
         shutil.rmtree(home, ignore_errors=True)
         subprocess.run((sys.executable, "-m", "venv", str(home)), check=True, timeout=120)
         pip = (str(home / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", *packages)
-        # A checkout without its history knows no version of its own; its router runs with Python 3.11 too.
-        variables = {**os.environ, "SETUPTOOLS_SCM_PRETEND_VERSION": "0", "PIP_IGNORE_REQUIRES_PYTHON": "1"}
-        made = subprocess.run(pip, check=False, timeout=900, capture_output=True, text=True, env=variables)
+        env = {**os.environ, **variables}
+        made = subprocess.run(pip, check=False, timeout=900, capture_output=True, text=True, env=env)
         if made.returncode:
             last = [line for line in made.stderr.splitlines() if line.startswith("ERROR")]
             raise Unavailable(f"pip cannot install {key}: {last[0] if last else made.returncode}")
@@ -104,7 +103,9 @@ def production_stack(replicas: Sequence[str], _: Sequence[str]) -> Iterator[Runn
     """The Python router of vLLM's production stack."""
     if not (checkout := os.environ.get(STACK)):
         raise Unavailable(f"the index has its name, vllm-router, for another program; {STACK} may name a checkout")
-    binaries, port = environment("production-stack", checkout), free_port()
+    # A checkout without its history knows no version of its own; its router runs with Python 3.11 too.
+    variables = {"SETUPTOOLS_SCM_PRETEND_VERSION": "0", "PIP_IGNORE_REQUIRES_PYTHON": "1"}
+    binaries, port = environment("production-stack", checkout, **variables), free_port()
     argv = (
         str(binaries / "vllm-router"), "--host", "127.0.0.1", "--port", str(port), "--service-discovery", "static",
         "--static-backends", ",".join(f"http://{replica}" for replica in replicas),

@@ -239,7 +239,7 @@ int main(int count, char **words) {
     for (int i = 3; i < count; i++) listen_at(words[i]);
     struct epoll_event events[EVENTS];
     for (;;) {
-        int n = epoll_wait(poller, events, EVENTS, send_due());
+        int n = wait_awake(poller, events, EVENTS, send_due());
         for (int i = 0; i < n; i++) {
             struct connection *c = events[i].data.ptr;
             c->listener ? accept_all(c) : readable(c);
