@@ -44,7 +44,12 @@ def image(artifact: Artifact, deployment: Deployment, machine: Machine, source: 
 
 
 def carried(
-    artifact: Artifact, component: Component, bundle: Carried, deployment: Deployment, machine: Machine, progress: Progress
+    artifact: Artifact,
+    component: Component,
+    bundle: Carried,
+    deployment: Deployment,
+    machine: Machine,
+    progress: Progress,
 ) -> None:
     """Load an image from a bundle; one of its name that is here already is left alone. Raises ArtifactError."""
     if not Daemon(deployment.podman).image(artifact.ref):

@@ -54,15 +54,15 @@ def control(site: Site, verb: str, model: str) -> Record:
     return record
 
 
-def log_command(site: Site, model: str, *, follow: bool, lines: int) -> Command:
-    """Return the command that shows the logs of one model's replicas, of one service, or of all for ""."""
+def log_command(site: Site, name: str, *, follow: bool, lines: int, since: int = 0) -> Command:
+    """Return the command that shows the log of one model, of one replica, of the gateway, or of all for ""."""
     deployment = installed(site).deployment
-    names = ["gateway", *(service.name for service in deployment.started)]
-    replicas = tuple(service.name for service in deployment.started if service.model == model)
-    if model and model not in names and not replicas:
-        raise unknown_model(model, ("gateway", *(item.name for item in deployment.models)))
-    services = (model,) if model in names else replicas
-    return runtime(deployment.runtime).logs(deployment, services, follow=follow, lines=lines)
+    names = ("gateway", *(service.name for service in deployment.started))
+    replicas = tuple(service.name for service in deployment.started if service.model == name)
+    if name and name not in names and not replicas:
+        raise unknown_model(name, ("gateway", *(item.name for item in deployment.models)))
+    services = replicas or ((name,) if name else ())
+    return runtime(deployment.runtime).logs(deployment, services, follow=follow, lines=lines, since=since)
 
 
 def uninstall(

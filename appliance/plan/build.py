@@ -59,15 +59,17 @@ NUMBERS = ("60700", "60701", "60700")
 
 def plan(
     spec: ApplianceSpec, models: tuple[Model, ...], host: Host, layout: Layout, catalog: Catalog,
-    *, python: str, before: Deployment | None = None, anew: bool = False,
+    *, python: str, before: Deployment | None = None, anew: bool = False, renew: tuple[str, ...] = (),
 ) -> Deployment:  # fmt: skip
     """Return what will run; `models` are the spec's, inspected. Raises HostError when something cannot be.
 
     `before` is what runs now: a model that is asked for as it was keeps its engine, its GPUs and its layout, unless
-    all is to be planned `anew`. The largest models are placed first, for the others fit in between.
+    all is to be planned `anew`, or it is among those to `renew`. The largest models are placed first, for the others
+    fit in between.
     """
     chosen, reason = _runtime(spec, host, layout, before)
     kept = {} if anew else keep.kept(spec, models, host, before, chosen)
+    kept = {name: what for name, what in kept.items() if name not in renew}
     here, where = room(host), pools(host)
     for service in (one for services, _ in kept.values() for one in services):
         here = here.take(service.loads, where, running=True)

@@ -178,6 +178,17 @@ def retire(deployment: Deployment, services: tuple[str, ...]) -> tuple[Command, 
     return _systemctl("disable", "--quiet", UMBRELLA, ok=(0, 1)), _systemctl("stop", UMBRELLA, ok=(0, 5)), down
 
 
+def files(service: str) -> tuple[str, ...]:
+    """All containers stand in one file."""
+    return ()
+
+
+def begin(deployment: Deployment, service: str) -> tuple[Command, ...]:
+    """Make its container anew, and its relay's."""
+    relays = [RELAY.format(one.name) for one in deployment.started if one.name == service and one.port]
+    return (_run(deployment, "up", "--detach", "--no-deps", service, *relays, timeout=300),)
+
+
 def settle(deployment: Deployment) -> tuple[Command, ...]:
     """Make systemd forget the unit whose file is gone."""
     return (_systemctl("daemon-reload"),) if deployment.runtime_version else ()
@@ -201,9 +212,10 @@ def read_status(deployment: Deployment, done: Completed) -> tuple[ServiceState, 
     return tuple(_state(name, by_name.get(f"{home}-{name}-1", {})) for name in _services(deployment))
 
 
-def logs(deployment: Deployment, services: tuple[str, ...], *, follow: bool, lines: int) -> Command:
+def logs(deployment: Deployment, services: tuple[str, ...], *, follow: bool, lines: int, since: int = 0) -> Command:
     """Read what Docker keeps and rotates; of several services by Compose, which goes on where one is started again."""
-    words = ("logs", f"--tail={lines}", *(("--follow",) if follow else ()))
+    words = ("logs", f"--tail={lines or 'all'}", *(("--follow",) if follow else ()))
+    words += (f"--since={since}",) if since else ()
     if len(services) == 1 and not follow:
         return Command(argv=(_program(deployment), *words, f"{project(deployment.layout)}-{services[0]}-1"))
     prefix = ("--no-log-prefix",) if len(services) == 1 else ()
@@ -278,7 +290,9 @@ def _state(name: str, state: dict[str, Any]) -> ServiceState:
     elif found == "failed" or (found == "stopped" and state.get("OOMKilled")):
         memory = "out of memory, " if state.get("OOMKilled") else ""
         detail = f"{memory}exit code {code}, restarted {restarts} times {state.get('Error') or ''}".strip()
-    return ServiceState(name=name, state=found, pid=int(state.get("Pid") or 0), since=since, detail=detail)
+    return ServiceState(
+        name=name, state=found, pid=int(state.get("Pid") or 0), since=since, detail=detail, restarts=restarts
+    )
 
 
 def _ago(stamp: str) -> float:

@@ -201,7 +201,7 @@ function M.route()
         allow_origin(method)
     end
     local entry, name = paths.resolve(uri)
-    if not entry then
+    if not entry or (entry.inside and not keys.from_inside()) then
         one.key = keys.check()
         return refuse(404, "not_found", "no such route: " .. errors.shown(uri))
     end

@@ -108,6 +108,16 @@ local function tell_health(one)
     return answer(200, '{"status":"ok"}')
 end
 
+-- Who may come inside may keep requests from a replica: `?replica=NAME`, and `&off=1` lets them come again.
+local function drain()
+    local asked = ngx.req.get_uri_args(4)
+    local name = asked.replica
+    if type(name) ~= "string" or not health.drain(name, not asked.off) then
+        return refuse(404, "not_found", "no replica is called " .. errors.shown(tostring(name)))
+    end
+    return answer(200, '{"status":"ok"}')
+end
+
 --- Answers one of the gateway's own paths; `name` is the model that the path names.
 function M.answer(one, path, name)
     if path == "/health" then
@@ -115,6 +125,9 @@ function M.answer(one, path, name)
         return tell_health(one)
     elseif page.holds(path) then
         return page.send(path)
+    end
+    if path == "/gateway/drain" then
+        return drain()
     end
     local key = keys.check()
     one.key = key

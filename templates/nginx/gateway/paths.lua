@@ -37,9 +37,10 @@ end
 for _, path in ipairs(OWN) do
     known[path] = { path = path, method = "GET", own = path }
 end
+known["/gateway/drain"] = { path = "/gateway/drain", method = "POST", own = "/gateway/drain", inside = true }
 local ONE_MODEL = { path = "/v1/models/*", method = "GET", own = "/v1/models/*" }
 local ONE_ENGINE = { path = "/gateway/engines/*/metrics", method = "GET", own = "/gateway/engines/*/metrics" }
-local ALONE = { ["/health"] = true, ["/metrics"] = true, ["/gateway/stat"] = true, ["/gateway/engines"] = true }
+local ALONE = { ["/health"] = true, ["/metrics"] = true, ["/gateway/stat"] = true, ["/gateway/engines"] = true, ["/gateway/drain"] = true }
 
 local M = {}
 
