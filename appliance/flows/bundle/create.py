@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from appliance import __version__, acquire, codec
 from appliance.acquire.bundle import Archive, Known, chunk_size, slot
@@ -118,6 +119,11 @@ def _refuse(deployment: Deployment, target: Host, here: Host) -> None:
         f"{one.name}: artifacts of kind {one.kind} are not carried in bundles"
         for one in deployment.artifacts
         if one.kind not in ("debs", "build", "wheels", "image")
+    ]
+    reasons += [
+        f"{one.name}: its source names a user or a password, and a bundle holds no secrets"
+        for one in deployment.models
+        if any(urlsplit(text).username for text in (one.source, *(file.url for file in one.weights.files)))
     ]
     if reasons:
         raise HostError("no bundle can be made:\n" + "\n".join(reasons), hint="make it on a machine like the target")
