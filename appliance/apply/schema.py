@@ -20,7 +20,7 @@ def read(kind: type[T], content: bytes, *, source: str) -> T:
     """Read a document of this schema or of an earlier one. Raises SpecError, for one of a newer program, too."""
     found = schema_of(content)
     if found == SCHEMA:
-        return codec.load_json(kind, content, source=source)
+        return codec.load_own(kind, content, source=source)
     if found > SCHEMA:
         raise SpecError(
             f"{source}: schema {found}, written by a newer llm-appliance; this one reads up to {SCHEMA}",
