@@ -45,7 +45,7 @@ def engines(deployment: Deployment, machine: Machine, source: Source, progress: 
         try:
             carried = source.bundle.component(artifact) if source.bundle else None
             if source.bundle and carried and artifact.kind == "image":
-                images.carried(artifact, carried, source.bundle, Path(deployment.layout.state), machine, progress)
+                images.carried(artifact, carried, source.bundle, deployment, machine, progress)
             elif source.bundle and carried and not home(artifact, deployment).is_dir():
                 source.bundle.bring(carried, home(artifact, deployment), progress)
             maker(artifact, deployment, machine, source, progress)

@@ -160,6 +160,14 @@ class Tls:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GatewaySpec:
+    """What the gateway shows beside the models."""
+
+    page: bool = True
+    """The status page at `/`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ApplianceSpec:
     """The whole appliance as the operator wants it."""
 
@@ -175,6 +183,7 @@ class ApplianceSpec:
     environment: tuple[tuple[str, str], ...] = ()
     """Variables of every engine."""
     tls: Tls = Tls()
+    gateway: GatewaySpec = GatewaySpec()
     cors: tuple[str, ...] = ()
     """Web pages that may ask from a browser: `https://chat.example`, or `*` for all."""
     splits: tuple[tuple[str, tuple[tuple[str, float], ...]], ...] = ()
