@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from appliance.domain.changes import Record
     from appliance.flows.site import Site
 
-CLEAR = "\x1b[2K"
-"""What Compose 2.26 begins each line with, also where there is no terminal."""
 Model = Annotated[
     str,
     typer.Argument(
@@ -84,7 +82,7 @@ def logs(
         refuse_json_follow(as_json)
         os.execvpe(command.argv[0], command.argv, environment())  # noqa: S606 - its output is ours from here on
     said: list[str] = []
-    here.machine.run(command, on_line=lambda line: said.append(line.removeprefix(CLEAR)))
+    here.machine.run(command, on_line=said.append)
     return finish(Result(command="logs", data={"lines": said}, text="\n".join(said)), as_json=as_json)
 
 
