@@ -183,7 +183,7 @@ def _switch(
         names = {service.name for service in deployment.started}
         gone = tuple(service.name for service in before.deployment.started if service.name not in names)
         module = runtime(before.deployment.runtime)
-        if before.deployment.runtime != deployment.runtime:
+        if _keeper(before.deployment) != _keeper(deployment):
             gone = ("gateway", *(service.name for service in before.deployment.started))
         if steward and "gateway" not in gone:
             stop(before.deployment, gone, module, machine, steward)
@@ -199,6 +199,11 @@ def _switch(
     generations.flip(record.generation)
     generations.save(record)
     return kept
+
+
+def _keeper(deployment: Deployment) -> tuple[str, bool]:
+    """Return what keeps services alive: Docker and Podman know nothing of each other's containers."""
+    return deployment.runtime, deployment.podman is not None
 
 
 def _place(files: tuple[File, ...], before: Record | None, machine: Machine) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from appliance.cli import (
     generations,
     images,
     keys,
+    metrics,
     models,
     plans,
     services,
@@ -28,6 +29,7 @@ from appliance.cli import (
     status,
     store,
     support,
+    tls,
     update,
     upgrade,
 )
@@ -44,8 +46,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 for module in (
-    plans, catalog, detect, doctor, models, update, upgrade, keys, store, bundle, images, config, status, stat,
-    services, chat, bench, generations, support,
+    plans, catalog, detect, doctor, models, update, upgrade, keys, tls, metrics, store, bundle, images, config, status,
+    stat, services, chat, bench, generations, support,
 ):  # fmt: skip
     module.register(app)
 

@@ -24,7 +24,7 @@ from appliance.domain.host import Host
 from appliance.domain.spec import SMOKE, ApplianceSpec, ModelSpec, Proxy
 from appliance.domain.status import HandEdit
 from appliance.errors import ArtifactError, HostError, SpecError
-from appliance.flows import doctor, preflight
+from appliance.flows import certificate, doctor, preflight
 from appliance.flows.site import Site, require_rights, unknown_model
 from appliance.plan import plan as decide
 from appliance.render.pages import render
@@ -85,6 +85,8 @@ class Terms:
     """Findings of the doctor that do not stop it; None = it is not asked."""
     offline: bool = False
     """No hub is asked."""
+    names: tuple[str, ...] = ()
+    """Hosts and addresses that our own certificate is for; () = as before, or what this machine is called."""
     whole: bool = False
     """Read new weights whole for another machine's plan, too."""
     bundle: Carried | None = None
@@ -101,7 +103,7 @@ def planned(site: Site, edit: Edit, terms: Terms = Terms(), host: Host | None = 
     spec = specfile.check(_with_way_out(edit(there), there))
     if not host:
         specfile.check_guarded(spec, keys=guards(site))
-        _require_files(spec)
+        _require_files(spec, site)
     hubs = access(site, spec, offline=terms.offline)
     carried = terms.bundle.models if terms.bundle else ()
     known = (*(record.deployment.models if record else ()), *carried)
@@ -142,9 +144,9 @@ def guards(site: Site) -> int:
     return len(keyring.load(content, path))
 
 
-def _require_files(spec: ApplianceSpec) -> None:
-    """Raise HostError when a certificate is not there."""
-    for path in (spec.tls.certificate, spec.tls.key):
+def _require_files(spec: ApplianceSpec, site: Site) -> None:
+    """Raise HostError when a certificate is not there, and not one that we make ourselves."""
+    for path in () if spec.tls == certificate.kept(site.layout) else (spec.tls.certificate, spec.tls.key):
         if path and not Path(path).is_file():
             raise HostError(f"tls: {path} is not there", hint="--tls-certificate FILE --tls-key FILE")
 
@@ -189,6 +191,7 @@ def converge(
         site.progress.step("detect")
         plan = planned(site, edit, replace(terms, offline=terms.offline or source.offline))
         with _kept(site, secret) as new:
+            certificate.ensure(site, plan.changes.deployment.spec, terms.names)
             return bring_about(site, plan.changes, source, doubted=new)
 
 
@@ -264,6 +267,7 @@ def apply_plan(site: Site, deployment: Deployment, source: Source) -> Converged:
     with lock(Path(site.layout.state, "lock"), site.command):
         _, files = read_spec(site)
         specfile.check_guarded(specfile.check(deployment.spec), keys=guards(site))
+        certificate.ensure(site, deployment.spec)
         return bring_about(site, render(deployment, specfile.files(deployment.spec, files, site.layout)), source)
 
 

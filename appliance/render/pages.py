@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from appliance import codec, gateway, resources
 from appliance.domain.changes import Changeset, File, Page, Unit
-from appliance.domain.deployment import Deployment
+from appliance.domain.deployment import Deployment, Program
 from appliance.engines import engine, health
 from appliance.errors import ApplianceError
 from appliance.render import quoting
@@ -62,7 +62,7 @@ def _together(deployment: Deployment, units: tuple[Unit, ...]) -> tuple[tuple[Un
     The page's digest is among the words: when the page changes the unit does, and so the service is restarted.
     """
     started, pages = [], []
-    for unit in units:
+    for unit in map(_relayed, units):
         if not unit.launch.programs:
             started.append(unit)
             continue
@@ -75,6 +75,19 @@ def _together(deployment: Deployment, units: tuple[Unit, ...]) -> tuple[tuple[Un
         pages.append(page)
         started.append(replace(unit, launch=replace(unit.launch, argv=argv, programs=())))
     return tuple(started), tuple(pages)
+
+
+def _relayed(unit: Unit) -> Unit:
+    """Start what leads from the socket to the port as soon as the engine is ready: until then nobody can come in."""
+    service, launch = unit.service, unit.launch
+    if not service.relayed:
+        return unit
+    place = f"127.0.0.1:{service.port}"
+    *first, last = launch.programs or (Program(argv=launch.argv),)
+    if unit.health and not last.ready and not last.once:
+        last = replace(last, ready=f"{place}{unit.health}")
+    relay = Program(argv=("{python}", "-m", "appliance.system.relay", service.socket, place))
+    return replace(unit, launch=replace(launch, argv=(), programs=(*first, last, relay)))
 
 
 def _file(page: Page) -> File:

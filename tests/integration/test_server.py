@@ -322,7 +322,7 @@ def test_an_engine_that_does_not_start_shows_its_own_words(shared: Server) -> No
 
 
 def test_units_are_hardened(shared: Server) -> None:
-    for unit, most in ((GATEWAY, 20), (MODEL, 15)):
+    for unit, most in ((GATEWAY, 15), (MODEL, 10)):
         done = shared.run("systemd-analyze", "security", "--offline=true", f"--threshold={most}", unit, check=False)
         print("\n" + done.stdout.splitlines()[-1])
         assert done.code == 0, done.stdout

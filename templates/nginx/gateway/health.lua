@@ -5,8 +5,10 @@ local ffi = require "ffi"
 local file = require "gateway.file"
 local routes = require "gateway.routes"
 
-local ROUND = 1 -- seconds between two looks at what is not up
-local UP_ROUNDS = 5 -- rounds between two looks at what is up: its requests tell more
+local ROUND = 0.25 -- seconds between two looks at what is not up: so long a model that is ready may wait for its first request
+local UP_ROUNDS = 20 -- rounds between two looks at what is up: its requests tell more
+local SECOND = 4 -- rounds
+local MINUTE = 240 -- rounds
 local TIMEOUT = 1000 -- milliseconds
 local PASSIVE_REST = 10 -- seconds that a place without a health page is left alone after it failed
 local MOST_WORKERS = 64 -- old ones that still stream after a reload included
@@ -203,11 +205,11 @@ local function round()
     if not shared:add("prober", true, ROUND * 0.9) then
         return
     end
-    if one_died() then
+    local number = shared:incr("round", 1, 0)
+    if number % SECOND == 0 and one_died() then
         counts.sweep()
     end
-    local number = shared:incr("round", 1, 0)
-    if number % 60 == 0 then
+    if number % MINUTE == 0 then
         forget_gone()
     end
     local due, place = {}, 0

@@ -238,12 +238,13 @@ def test_devices_that_a_group_opens_need_the_group(vendor: str, devices: list[st
     assert (keys["DeviceAllow"], keys.get("SupplementaryGroups", [])) == (devices, groups)
 
 
-def test_an_engine_that_listens_on_a_port_is_reached_from_this_machine_only() -> None:
+def test_an_engine_that_listens_on_a_port_has_a_loopback_of_its_own() -> None:
     keys = on_gpus("sglang")
-    assert "PrivateNetwork" not in keys
+    assert keys["PrivateNetwork"] == ["yes"]
     assert (keys["IPAddressDeny"], keys["IPAddressAllow"]) == (["any"], ["localhost"])
     words = systemd_reader.words(keys["ExecStartPost"][0])
-    assert words[3:5] == ["127.0.0.1:18100", "/health"]
+    assert words[3][:5] == "unix:" and words[4] == "/health"
+    assert systemd_reader.words(keys["ExecStart"][0])[1:3] == ["-m", "appliance.system.launch"]
 
 
 def test_the_umbrella_wants_every_unit() -> None:
