@@ -166,6 +166,11 @@ def restart(deployment: Deployment, model: str) -> tuple[Command, ...]:
     return (_run(deployment, "restart", *_targets(deployment, model), timeout=120), *start(deployment, model))
 
 
+def revive(deployment: Deployment, services: tuple[str, ...]) -> tuple[Command, ...]:
+    """Nothing: whatever does not run is started by `activate`."""
+    return ()
+
+
 def retire(deployment: Deployment, services: tuple[str, ...]) -> tuple[Command, ...]:
     """Remove containers that are no longer wanted; with the last one goes everything that Compose made."""
     if not set(services) >= {GATEWAY, *(service.name for service in deployment.started)}:

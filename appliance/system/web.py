@@ -90,6 +90,11 @@ def host(url: str) -> str:
     return urllib.parse.urlsplit(url).netloc.rpartition("@")[2]
 
 
+def names_user(url: str) -> bool:
+    """Tell whether an address holds a user's name, and a password perhaps."""
+    return "@" in urllib.parse.urlsplit(url).netloc
+
+
 def quoted(text: str, safe: str = "/") -> str:
     """Return text as it may stand in a URL."""
     return urllib.parse.quote(text, safe=safe)
