@@ -23,6 +23,7 @@ from appliance.errors import UsageError
 from appliance.report import Result
 
 if TYPE_CHECKING:
+    from appliance.domain.status import HandEdit
     from appliance.flows.converge import Converged, Edit, Planned
     from appliance.flows.site import Site
 
@@ -203,6 +204,7 @@ def report(command: str, done: "Converged", more: dict[str, Any] | None = None, 
         "paths": changed,
         "generation": done.report.generation,
         "kept": done.report.kept,
+        "edits": [asdict(item) for item in done.report.edits],
         "endpoint": f"{base}/v1",
         "models": [{"name": item.name, "endpoint": f"{base}/{item.name}/v1"} for item in deployment.models],
         "checks": [asdict(item) for item in done.checks],
@@ -210,9 +212,16 @@ def report(command: str, done: "Converged", more: dict[str, Any] | None = None, 
     }
     lines = [f"changed={len(changed)}"]
     lines += [f"kept your edit of a file of ours: {path}" for path in done.report.kept]
+    lines += edited(done.report.edits)
     lines += [f"{item.model} answers: {item.answer.strip()}" for item in done.checks]
     lines += ["", f"all models   {base}/v1"] + [f"{item.name:12} {base}/{item.name}/v1" for item in deployment.models]
     return finish(Result(command=command, data=data, text="\n".join(lines)), as_json=as_json)
+
+
+def edited(edits: "tuple[HandEdit, ...]") -> list[str]:
+    """Return what somebody edited in files of ours, as differences from what was written."""
+    said = [f"edited by hand: {one.path}{' (removed)' if one.gone else ''}" for one in edits]
+    return said + [f"  {line}" for one in edits for line in one.diff.splitlines()]
 
 
 def settings(runtime: str, listen: str, insecure: bool, certificate: str = "", key: str = "") -> "Edit":
@@ -267,7 +276,7 @@ def _plan_text(planned: "Planned") -> str:
         return "\n".join([*lines, "a plan for another machine: `llm-appliance install` there makes the same"])
     lines.append(f"{len(planned.pending)} files would change" if planned.pending else "nothing would change")
     lines += [f"  {path}" for path in planned.pending]
-    return "\n".join(lines)
+    return "\n".join([*lines, *edited(planned.edits)])
 
 
 def _exact(exact: bool) -> str:

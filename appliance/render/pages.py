@@ -4,8 +4,7 @@ import hashlib
 import json
 from dataclasses import asdict, replace
 from functools import cache
-
-import jinja2
+from typing import TYPE_CHECKING
 
 from appliance import codec, gateway, resources
 from appliance.domain.changes import Changeset, File, Page, Unit
@@ -15,6 +14,9 @@ from appliance.errors import ApplianceError
 from appliance.render import quoting
 from appliance.render.environment import variables
 from appliance.runtimes import runtime
+
+if TYPE_CHECKING:
+    import jinja2
 
 DEPLOYMENT = "deployment.json"
 """The plan itself, in the generation that it made."""
@@ -94,6 +96,8 @@ def _file(page: Page) -> File:
     source = resources.data(f"templates/{page.template}")
     if not page.template.endswith(".j2"):
         return File(path=page.path, content=source.read_bytes(), mode=page.mode)
+    import jinja2
+
     # The digest covers what this file depends on and nothing else: another model must not change this one's unit.
     digest = hashlib.sha256(repr((page.template, sorted(page.names.items()))).encode()).hexdigest()[:12]
     try:
@@ -104,7 +108,9 @@ def _file(page: Page) -> File:
 
 
 @cache
-def _environment() -> jinja2.Environment:
+def _environment() -> "jinja2.Environment":
+    import jinja2
+
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(resources.data("templates")),
         undefined=jinja2.StrictUndefined,

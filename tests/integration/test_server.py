@@ -168,7 +168,7 @@ def test_status_tells_people_and_programs_the_same(shared: Server) -> None:
     rows = {row["name"]: row for row in document["data"]["services"]}
     assert {name: row["state"] for name, row in rows.items()} == {"gateway": "running", "smoke": "running"}
     assert rows["smoke"]["pid"] == main_pid(shared, MODEL)
-    for line in done.stdout.splitlines()[1:]:
+    for line in done.stdout.partition("\n\n")[0].splitlines()[1:]:
         assert str(rows[line.split()[0]]["pid"]) in line
 
 

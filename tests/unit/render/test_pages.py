@@ -47,7 +47,7 @@ def test_the_operators_files_pass_through_byte_for_byte() -> None:
 
 def test_another_model_does_not_change_the_units_of_this_one() -> None:
     assert changed(deployment(item("a")), deployment(item("a"), item("b"))) == {
-        "deployment.json", "gateway.json", "llm-appliance.service", "llm-appliance-model@b.service",
+        "deployment.json", "gateway.json", "page.json", "llm-appliance.service", "llm-appliance-model@b.service",
     }  # fmt: skip
 
 
