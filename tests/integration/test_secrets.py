@@ -46,6 +46,7 @@ QUESTIONS = (
         "generations list", "verify",
     )),
     "for n in $(ls /var/lib/llm-appliance/generations); do llm-appliance generations diff $n; done",
+    "llm-appliance support-bundle -o /dev/shm/bundle.tar.gz && tar -xzOf /dev/shm/bundle.tar.gz",
     "llm-appliance install --dry-run", "curl -s --unix-socket /run/llm-appliance/gateway/inside.sock http://x/metrics",
 )  # fmt: skip
 ASKED = "/dev/shm/asked"
