@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from appliance import resources
-from appliance.acquire.source import Source, index, refuse_offline
+from appliance.acquire.source import Carried, Source, index, refuse_offline
+from appliance.bundle.index import Component
 from appliance.domain.changes import File
 from appliance.domain.deployment import Artifact, Deployment
 from appliance.domain.host import Driver, Host
@@ -40,6 +41,20 @@ def image(artifact: Artifact, deployment: Deployment, machine: Machine, source: 
         refuse_offline(source, f"the image {artifact.ref}")
         build(artifact, daemon, Path(deployment.layout.cache), machine, progress)
     remember(artifact.ref, state, machine)
+
+
+def carried(
+    artifact: Artifact,
+    component: Component,
+    bundle: Carried,
+    deployment: Deployment,
+    machine: Machine,
+    progress: Progress,
+) -> None:
+    """Load an image from a bundle; one of its name that is here already is left alone. Raises ArtifactError."""
+    if not Daemon(deployment.podman).image(artifact.ref):
+        bundle.load(component, artifact, progress)
+        remember(artifact.ref, Path(deployment.layout.state), machine)
 
 
 def build(artifact: Artifact, daemon: Daemon, cache: Path, machine: Machine, progress: Progress) -> None:

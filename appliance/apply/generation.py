@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from appliance import codec
+from appliance.apply import schema
 from appliance.domain.changes import Changeset, File, Record, Written
 from appliance.domain.deployment import Deployment, Layout
 from appliance.errors import SpecError
@@ -31,9 +32,12 @@ class Generations:
         if not content:
             return None
         try:
-            return codec.load_json(Record, content, source=self._record)
+            return schema.read(Record, content, source=self._record)
         except SpecError as error:
-            error.hint = f"{self._home} holds each generation's deployment.json; move the record away to install anew"
+            error.hint = (
+                error.hint
+                or f"{self._home} holds each generation's deployment.json; move the record away to install anew"
+            )
             raise
 
     def confirmed(self, record: Record | None) -> Record | None:
@@ -42,10 +46,13 @@ class Generations:
             return record
         path = f"{self.path(record.fallback)}/record.json"
         content = self._machine.read(path, codec.MAX_BYTES)
-        return codec.load_json(Record, content, source=path) if content else None
+        return schema.read(Record, content, source=path) if content else None
 
     def save(self, record: Record) -> None:
-        """Write the record."""
+        """Write the record; one of an earlier schema is kept beside it."""
+        before = self._machine.read(self._record, codec.MAX_BYTES)
+        if before and (old := schema.schema_of(before)) != record.schema:
+            self._machine.write(File(path=f"{self._record}.schema-{old}", content=before))
         self._machine.write(File(path=self._record, content=codec.dump_json(record).encode()))
 
     def confirm(self, record: Record) -> None:
@@ -53,6 +60,11 @@ class Generations:
         content = codec.dump_json(replace(record, confirmed=True)).encode()
         self._machine.write(File(path=f"{self.path(record.generation)}/record.json", content=content))
         self._machine.write(File(path=self._record, content=content))
+
+    def drop(self, number: int) -> None:
+        """Remove a generation; without its plan, which goes first, it counts as none."""
+        Path(self.path(number), "deployment.json").unlink(missing_ok=True)
+        shutil.rmtree(self.path(number))
 
     def forget(self) -> None:
         """Remove the record: nothing is installed any more."""
@@ -121,7 +133,7 @@ class Generations:
             for path in own
             if path.name != "record.json"
         )
-        plan = codec.load_json(Deployment, self.read(number, "deployment.json"), source=f"{home}/deployment.json")
+        plan = schema.read(Deployment, self.read(number, "deployment.json"), source=f"{home}/deployment.json")
         return Changeset(deployment=plan, files=(*inner, *self.system_files(number)))
 
     def read(self, number: int, path: str) -> bytes:

@@ -2,6 +2,7 @@
 
 import shutil
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from appliance import verify
@@ -53,18 +54,20 @@ def control(site: Site, verb: str, model: str) -> Record:
     return record
 
 
-def log_command(site: Site, model: str, *, follow: bool, lines: int) -> Command:
-    """Return the command that shows the logs of one model's replicas, of one service, or of all for ""."""
+def log_command(site: Site, name: str, *, follow: bool, lines: int, since: int = 0) -> Command:
+    """Return the command that shows the log of one model, of one replica, of the gateway, or of all for ""."""
     deployment = installed(site).deployment
-    names = ["gateway", *(service.name for service in deployment.started)]
-    replicas = tuple(service.name for service in deployment.started if service.model == model)
-    if model and model not in names and not replicas:
-        raise unknown_model(model, ("gateway", *(item.name for item in deployment.models)))
-    services = (model,) if model in names else replicas
-    return runtime(deployment.runtime).logs(deployment, services, follow=follow, lines=lines)
+    names = ("gateway", *(service.name for service in deployment.started))
+    replicas = tuple(service.name for service in deployment.started if service.model == name)
+    if name and name not in names and not replicas:
+        raise unknown_model(name, ("gateway", *(item.name for item in deployment.models)))
+    services = replicas or ((name,) if name else ())
+    return runtime(deployment.runtime).logs(deployment, services, follow=follow, lines=lines, since=since)
 
 
-def uninstall(site: Site, *, purge_models: bool, purge_keys: bool = False) -> tuple[str, ...]:
+def uninstall(
+    site: Site, *, purge_models: bool, purge_keys: bool = False, keep_configuration: bool = False
+) -> tuple[str, ...]:
     """Take everything away that we wrote; weights and keys stay unless told otherwise. Return what is left behind."""
     layout = site.layout
     require_rights(site)
@@ -72,15 +75,19 @@ def uninstall(site: Site, *, purge_models: bool, purge_keys: bool = False) -> tu
         record = site.generations.record()
         there = daemon(site) if images.made(Path(layout.state)) else None
         site.progress.step("stop", "and remove what was written")
-        left = remove_everything(record, site.generations, site.machine) if record else ()
+        kept: tuple[str, ...] = ()
+        if record and keep_configuration:
+            kept = tuple(item.path for item in record.files if item.path.startswith(f"{layout.etc}/"))
+            record = replace(record, files=tuple(item for item in record.files if item.path not in kept))
+        left = kept + (remove_everything(record, site.generations, site.machine) if record else ())
         left += _remove_images(site, there) if there else ()
         doomed = [layout.cache, layout.log, layout.run, f"{layout.state}/generations"]
         doomed += [f"{layout.state}/{name}" for name in ("engines", "gateway", "bundles")] + [layout.sockets]
         doomed += [f"{layout.state}/store"] if purge_models else []
-        keys = [path for path in (layout.keys, f"{layout.etc}/secrets") if Path(path).exists()]
+        keys = [path for path in (layout.keys, f"{layout.etc}/secrets", f"{layout.etc}/tls") if Path(path).exists()]
         if purge_keys:
             Path(layout.keys).unlink(missing_ok=True)
-            doomed.append(f"{layout.etc}/secrets")
+            doomed += [f"{layout.etc}/secrets", f"{layout.etc}/tls"]
         else:
             # Nobody can make them again: clients have what belongs to them.
             left += tuple(keys)

@@ -178,6 +178,17 @@ def retire(deployment: Deployment, services: tuple[str, ...]) -> tuple[Command, 
     return _systemctl("disable", "--quiet", UMBRELLA, ok=(0, 1)), _systemctl("stop", UMBRELLA, ok=(0, 5)), down
 
 
+def files(service: str) -> tuple[str, ...]:
+    """All containers stand in one file."""
+    return ()
+
+
+def begin(deployment: Deployment, service: str) -> tuple[Command, ...]:
+    """Make its container anew, and its relay's."""
+    relays = [RELAY.format(one.name) for one in deployment.started if one.name == service and one.port]
+    return (_run(deployment, "up", "--detach", "--no-deps", service, *relays, timeout=300),)
+
+
 def settle(deployment: Deployment) -> tuple[Command, ...]:
     """Make systemd forget the unit whose file is gone."""
     return (_systemctl("daemon-reload"),) if deployment.runtime_version else ()
@@ -201,16 +212,18 @@ def read_status(deployment: Deployment, done: Completed) -> tuple[ServiceState, 
     return tuple(_state(name, by_name.get(f"{home}-{name}-1", {})) for name in _services(deployment))
 
 
-def logs(deployment: Deployment, services: tuple[str, ...], *, follow: bool, lines: int) -> Command:
+def logs(deployment: Deployment, services: tuple[str, ...], *, follow: bool, lines: int, since: int = 0) -> Command:
     """Read what Docker keeps and rotates; several services, and what comes, by a program of ours."""
+    home = project(deployment.layout)
     if len(services) == 1 and not follow:
-        name = f"{project(deployment.layout)}-{services[0]}-1"
-        return Command(argv=(_program(deployment), "logs", f"--tail={lines}", name))
+        words = (f"--tail={lines or 'all'}", *((f"--since={since}",) if since else ()))
+        return Command(argv=(_program(deployment), "logs", *words, f"{home}-{services[0]}-1"))
     podman = ("--podman", deployment.podman.socket) if deployment.podman else ()
     return Command(
         argv=(
-            deployment.python, "-m", "appliance.system.tail", "--project", project(deployment.layout), *podman,
-            "--lines", str(lines), *(("--follow",) if follow else ()), *(services or _services(deployment)),
+            deployment.python, "-m", "appliance.system.tail", "--project", home, *podman,
+            "--lines", str(lines), "--since", str(since), *(("--follow",) if follow else ()),
+            *(services or _services(deployment)),
         )
     )  # fmt: skip
 
@@ -283,7 +296,9 @@ def _state(name: str, state: dict[str, Any]) -> ServiceState:
     elif found == "failed" or (found == "stopped" and state.get("OOMKilled")):
         memory = "out of memory, " if state.get("OOMKilled") else ""
         detail = f"{memory}exit code {code}, restarted {restarts} times {state.get('Error') or ''}".strip()
-    return ServiceState(name=name, state=found, pid=int(state.get("Pid") or 0), since=since, detail=detail)
+    return ServiceState(
+        name=name, state=found, pid=int(state.get("Pid") or 0), since=since, detail=detail, restarts=restarts
+    )
 
 
 def _ago(stamp: str) -> float:

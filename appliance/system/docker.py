@@ -3,7 +3,7 @@
 import os
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,8 @@ class Image:
     """Bytes, with what it shares with others."""
     env: dict[str, str]
     labels: dict[str, str]
+    layers: tuple[str, ...] = ()
+    """SHA-256 (hex) of each layer as a plain tar, the lowest first."""
 
 
 class Daemon:
@@ -97,17 +99,18 @@ class Daemon:
                 names += said.split(",") if found else []
         return tuple(_short(name) for name in names)
 
+    def feed(self, blocks: Iterable[bytes], what: str) -> None:
+        """Load what `save` would have written, block by block; what `blocks` raises ends it. Raises ArtifactError."""
+        with self._asked(f"{what} cannot be loaded", LOAD_TIMEOUT) as client:
+            client.images.load(blocks)
+
     def save(self, refs: tuple[str, ...], path: Path, on_bytes: OnBytes) -> None:
         """Write images into one file, which shows when it is whole."""
         draft = path.with_name(f".{path.name}.new")
         total = sum(image.size for ref in refs if (image := self.image(ref)))
         try:
-            with draft.open("xb") as stream, self._asked(f"{path} cannot be written", LOAD_TIMEOUT) as client:
-                # One request for all, so that what they share is in it once.
-                words = client.api._url("/images/get")  # noqa: SLF001 - the SDK's own call takes one image only
-                answer = client.api._get(words, params={"names": list(refs)}, stream=True)  # noqa: SLF001
-                client.api._raise_for_status(answer)  # noqa: SLF001
-                for block in answer.iter_content(BLOCK):
+            with draft.open("xb") as stream, self.saved(refs, f"{path} cannot be written") as content:
+                while block := content.read(BLOCK):
                     stream.write(block)
                     on_bytes(len(block), total)
                 stream.flush()
@@ -115,6 +118,29 @@ class Daemon:
             draft.replace(path)
         finally:
             draft.unlink(missing_ok=True)
+
+    @contextmanager
+    def saved(self, refs: tuple[str, ...], what: str) -> Iterator[IO[bytes]]:
+        """Open the tar of all these images; what they share is in it once. `what` begins messages."""
+        with self._asked(what, LOAD_TIMEOUT) as client:
+            words = client.api._url("/images/get")  # noqa: SLF001 - the SDK's own call takes one image only
+            answer = client.api._get(words, params={"names": list(refs)}, stream=True)  # noqa: SLF001
+            client.api._raise_for_status(answer)  # noqa: SLF001
+            yield answer.raw
+
+    def stacks(self) -> tuple[tuple[str, ...], ...]:
+        """Return the layers of every image that is here; () of a daemon that takes whole images only."""
+        with self._asked() as client:
+            kept = dict(client.api.info().get("DriverStatus") or ())
+            if "containerd" in str(kept.get("driver-type")):
+                return ()
+            ids = [row["Id"] for row in client.api.images(all=True)]
+            return tuple(_image(client.api.inspect_image(one)).layers for one in ids)
+
+    def root(self) -> str:
+        """Return the directory that images lie in."""
+        with self._asked() as client:
+            return str(client.api.info().get("DockerRootDir") or "/var/lib/docker")
 
     def remove(self, ref: str) -> bool:
         """Take a name away, and the image with its last one; tell whether it is gone: one that is used stays."""
@@ -228,6 +254,7 @@ def _image(row: dict[str, Any]) -> Image:
         size=int(row.get("Size") or 0),
         env={name: value for name, _, value in pairs},
         labels=dict(config.get("Labels") or {}),
+        layers=tuple(one.removeprefix("sha256:") for one in (row.get("RootFS") or {}).get("Layers") or ()),
     )
 
 

@@ -32,14 +32,12 @@ BUILDING = ("appliance/acquire/build.py", "appliance/catalog/engines.yaml")
 
 
 def put_checkout(server: Server, target: str = CHECKOUT) -> None:
-    """Copy the project there, as a clone or a release archive would bring it."""
+    """Unpack the release archive there."""
     with tempfile.TemporaryDirectory() as directory:
-        for name in SHIPPED:
-            if (ROOT / name).is_dir():
-                shutil.copytree(ROOT / name, Path(directory, name), ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copy2(ROOT / name, Path(directory, name))
-        server.put(Path(directory), target)
+        words = (str(ROOT / "installers/release.sh"), "--out", directory, "archive")
+        archive = subprocess.run(words, check=True, capture_output=True, text=True, timeout=120).stdout.strip()
+        subprocess.run(("tar", "-C", directory, "-xzf", archive), check=True, timeout=120)
+        server.put(Path(archive.removesuffix(".tar.gz")), target)
 
 
 def build_cache() -> Path:

@@ -166,6 +166,31 @@ def test_a_second_install_changes_nothing(boxed: Server) -> None:
     assert "nothing would change" in command(boxed, "plan").stdout
 
 
+def test_a_certificate_is_renewed_under_a_container_and_docker_can_tell_no_secret(boxed: Server) -> None:
+    key = json.loads(boxed.run("llm-appliance", "keys", "add", "ann", "--json").stdout)["data"]["key"]
+    command(boxed, "install", "--tls", "own")
+    gateway = running(boxed)[GATEWAY]
+    command(boxed, "tls", "renew")
+    pem = boxed.read(f"{ETC}/tls/gateway.pem")
+    body = pem.partition("-----END CERTIFICATE-----")[0].split()[-1]
+    ask = f"curl -s --cacert {ETC}/tls/authority.crt -w '%{{certs}}' https://localhost:8080/v1/models -H @-"
+
+    def renewed() -> bool:
+        return body in boxed.run("sh", "-c", ask, input=f"Authorization: Bearer {key}\n", check=False).stdout
+
+    until("the new certificate", renewed)
+    assert running(boxed)[GATEWAY] == gateway, "nothing was restarted"
+    secrets = (key, pem.partition("PRIVATE KEY-----")[2].split()[1])
+    told = boxed.sh(
+        "docker inspect $(docker ps -aq) $(docker images -q); for one in $(docker ps -aq); do docker logs $one; "
+        f"docker top $one; done; docker network inspect $(docker network ls -q); {' '.join(COMPOSE)} config"
+    )
+    assert not [one for one in secrets if one in told.stdout + told.stderr]
+    command(boxed, "install", "--tls", "off")
+    command(boxed, "keys", "revoke", "ann")
+    assert answers(boxed)
+
+
 def test_systemd_and_compose_tell_the_same(boxed: Server) -> None:
     boxed.run("systemctl", "stop", "llm-appliance")
     assert running(boxed) == {}

@@ -1,6 +1,6 @@
 """The test lab: fresh Debian servers with a real systemd, booted as containers on one machine."""
 
-from tests.integration.lab.docker import docker_into, podman_into
+from tests.integration.lab.docker import base_into, docker_into, podman_into
 from tests.integration.lab.images import base_image
 from tests.integration.lab.machine import LabError, dockerd, missing_ability, require_packages
 from tests.integration.lab.process import Process
@@ -27,6 +27,7 @@ __all__ = [
     "Server",
     "address",
     "base_image",
+    "base_into",
     "container",
     "difference",
     "docker_into",

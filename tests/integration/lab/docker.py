@@ -38,6 +38,11 @@ systemctl enable --now podman.socket
 def docker_into(server: Server, base: str) -> None:
     """Installs and starts Docker with Compose in a server, and gives it the server's own image under a name."""
     server.sh(SUITE + DOCKER, timeout=600)
+    base_into(server, base)
+
+
+def base_into(server: Server, base: str) -> None:
+    """Gives the Docker in a server the server's own image under a name."""
     _import(server, "docker", base)
 
 

@@ -237,6 +237,21 @@ def test_what_is_unhealthy_goes_back_to_what_was(site: Site) -> None:
     assert site.apply(item("a")).changed == ()
 
 
+def test_an_edit_that_did_not_work_is_kept_beside_what_is_back(site: Site) -> None:
+    site.apply(item("a"))
+    spec = Path(site.layout.etc, "models.d/a.yaml")
+    before = spec.read_text()
+    spec.write_text(f"{before}context: 512\n")
+    plan = deployment(item("a", context=512), host=CONTAINER, where=site.layout)
+    changes = render(plan, specfile.files(plan.spec, {str(spec): spec.read_bytes()}, site.layout))
+    with pytest.raises(UnhealthyError) as caught:
+        apply(changes, site.generations, site.machine, Silent(), sick)
+    (copy,) = spec.parent.glob("a.yaml.edited-*")
+    assert caught.value.message.endswith(f"generation 1 is back\nyour edit is kept as {copy}")
+    assert copy.read_text() == f"{before}context: 512\n"
+    assert spec.read_text() == before
+
+
 def test_a_first_install_that_is_unhealthy_leaves_nothing_in_force(site: Site) -> None:
     with pytest.raises(UnhealthyError, match="nothing was installed before, so nothing runs"):
         site.apply(item("a"), is_healthy=False)
@@ -360,9 +375,9 @@ def test_containers_of_podman_are_stopped_by_podman_before_docker_starts_its_own
     for number, plan in ((1, by_podman), (2, boxed)):
         generations.write(number, Changeset(deployment=plan, files=(INNER,)))
     before, now = (replace(record(plan=plan), generation=number) for number, plan in ((1, by_podman), (2, boxed)))
-    switch(now, before, generations, machine)
+    switch(now, before, generations, machine, None)
     (down,) = machine.ran()
     assert down[0] == "/usr/bin/docker-compose" and "down" in down
     machine.effects.clear()
-    switch(now, now, generations, machine)
+    switch(now, now, generations, machine, None)
     assert machine.ran() == []

@@ -172,7 +172,7 @@ def test_one_model_or_all() -> None:
 
 
 def test_several_logs_and_what_comes_are_shown_by_a_program_of_ours() -> None:
-    begin = f"{PLAN.python} -m appliance.system.tail --project llm-appliance --lines 9 "
+    begin = f"{PLAN.python} -m appliance.system.tail --project llm-appliance --lines 9 --since 0 "
     for services, follow, rest in (
         (("a",), True, "--follow a"),
         (("b_1", "b_2"), False, "b_1 b_2"),
