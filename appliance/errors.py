@@ -1,6 +1,7 @@
 """Every error that reaches a person: what failed, what to type next, and the exit code."""
 
 from enum import IntEnum
+from typing import Final
 
 
 class ExitCode(IntEnum):
@@ -17,6 +18,22 @@ class ExitCode(IntEnum):
     LOCKED = 8
     PENDING = 10
     INTERRUPTED = 130
+
+
+MEANINGS: Final = {
+    ExitCode.OK: "done",
+    ExitCode.BUG: "a bug; the traceback's path is printed",
+    ExitCode.USAGE: "the command line is wrong",
+    ExitCode.SPEC: "the configuration is wrong",
+    ExitCode.HOST: "this machine cannot do it",
+    ExitCode.ARTIFACT: "a file is not what was promised, or cannot be had",
+    ExitCode.COMMAND: "a program or a configuration check failed",
+    ExitCode.UNHEALTHY: "it did not become healthy; the previous generation is back",
+    ExitCode.LOCKED: "another run is at work",
+    ExitCode.PENDING: "`plan`: changes are pending",
+    ExitCode.INTERRUPTED: "interrupted; the same command goes on",
+}
+"""What each says to a person, for the manual."""
 
 
 class ApplianceError(Exception):

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Final
 
 from appliance.domain.changes import Command, Page
-from appliance.domain.deployment import Deployment, Gateway, Remote, Route
+from appliance.domain.deployment import Deployment, Gateway, Remote, Route, Service
 from appliance.errors import SpecError
 
 DIRECTORY: Final = "nginx"
@@ -17,12 +17,15 @@ LUA: Final = (
     *(
         f"gateway/{name}.lua"
         for name in (
-            "balance", "body", "counts", "errors", "file", "health", "keys", "limits", "mapped", "metrics", "multipart",
-            "own", "paths", "queue", "remote", "requests", "resolver", "routes", "scan", "usage",
+            "balance", "body", "counts", "engines", "errors", "file", "health", "keys", "limits", "mapped", "metrics",
+            "multipart", "own", "page", "paths", "queue", "remote", "report", "requests", "resolver", "routes", "scan",
+            "usage",
         )
     ),
 )  # fmt: skip
 """What runs inside of nginx, as it lies below templates/nginx/."""
+PAGE: Final = ("page/index.html", "page/page.css", "page/page.js", "page/page.svg")
+"""What a browser is given at `/`, as it lies below templates/nginx/."""
 URL: Final = re.compile(r"(https?)://(\[[0-9a-fA-F:.]+\]|[^/:@?#]+)(?::([0-9]{1,5}))?(/[^?#]*)?")
 """Scheme, host, port and path of a provider's address."""
 DEFAULT_PORTS: Final = {"https": 443, "http": 80}
@@ -43,8 +46,9 @@ def pages(deployment: Deployment) -> tuple[Page, ...]:
     }
     return (
         Page(path=f"{DIRECTORY}/nginx.conf", template="nginx/nginx.conf.j2", names=names),
-        *(Page(path=f"{DIRECTORY}/{name}", template=f"nginx/{name}", names={}) for name in LUA),
+        *(Page(path=f"{DIRECTORY}/{name}", template=f"nginx/{name}", names={}) for name in (*LUA, *PAGE)),
         Page(path=f"{DIRECTORY}/gateway.json", names={"json": routes(deployment)}),
+        Page(path=f"{DIRECTORY}/page.json", names={"json": shown(deployment)}),
     )
 
 
@@ -94,6 +98,30 @@ def routes(deployment: Deployment) -> str:
     return json.dumps(document, indent=2, sort_keys=True) + "\n"
 
 
+def shown(deployment: Deployment) -> str:
+    """Return what the status page says of the plan: engines, and what they were given of the memory."""
+    gateway, spec = deployment.gateway, deployment.spec
+    replicas = {item.name: [one for one in deployment.services if one.model == item.name] for item in spec.models}
+    models = {
+        item.name: {
+            "engine": _engine(replicas[item.name][0]),
+            "task": item.tuning.task,
+            "context": replicas[item.name][0].setting.context,
+            "loads": {one.name: {load.device: load.total for load in one.loads} for one in replicas[item.name]},
+        }
+        for item in spec.models
+    }
+    document = {"on": spec.gateway.page, "models": models, "devices": [asdict(one) for one in gateway.devices]}
+    return json.dumps(document, indent=2, sort_keys=True) + "\n"
+
+
+def _engine(service: Service) -> str:
+    if service.remote:
+        return f"provider {_place(service.remote)[1]}"
+    on = "" if service.accelerator == "cpu" else f" ({service.accelerator})"
+    return f"{service.engine} {service.version}{on}"
+
+
 def _route(route: Route) -> dict[str, object]:
     chosen: dict[str, object] = {
         "fallback": route.fallback or None,
@@ -102,6 +130,7 @@ def _route(route: Route) -> dict[str, object]:
         "keepalive": route.keepalive or None,
         "nameless": route.nameless or None,
         "remote": remote(route.remote) if route.remote else None,
+        "metrics": route.metrics or None,
     }
     limit = {"limit": route.limit} if route.limit else {}
     return {

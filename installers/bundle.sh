@@ -3,7 +3,7 @@
 # Made by `llm-appliance bundle create`, which puts the bundle's values in here; it belongs beside the bundle.
 set -eu
 
-bundle='' name='' key='' arch='' os='' os_version='' python='' room=0
+bundle='' name='' key='' arch='' os='' os_version='' python='' docker='' room=0
 files() { :; }
 # @values@
 
@@ -57,6 +57,8 @@ fits() {
     . /etc/os-release
     [ "${ID:-} ${VERSION_ID:-}" = "$os $os_version" ] ||
         fail 4 "this bundle is for $os $os_version, this machine runs ${ID:-an unknown system} ${VERSION_ID:-}" "make one on a machine like this"
+    [ -z "$docker" ] || docker compose version >/dev/null 2>&1 ||
+        fail 4 "this bundle's engines are container images, and Docker with Compose is not here" "install it first, or take a bundle made without --runtime compose"
     [ -n "$key" ] || case " $* " in
         *" --allow-unsigned "*) ;;
         *) fail 5 "this bundle is not signed" "take it all the same: --allow-unsigned" ;;

@@ -5,15 +5,17 @@ set -eu
 
 usage() {
     cat <<'TEXT'
-Usage: install.sh [--prefix DIR] [--offline] [OPTIONS of `llm-appliance install`]
+Usage: install.sh [--prefix DIR] [--offline] [--program-only] [OPTIONS of `llm-appliance install`]
 
-  --prefix DIR   put everything below DIR; no root needed, nothing outside DIR is touched
-  --offline      reach no network; only what is there already is used
-  -h, --help     show this
+  --prefix DIR     put everything below DIR; no root needed, nothing outside DIR is touched
+  --offline        reach no network; only what is there already is used
+  --program-only   make the program, and install nothing with it yet
+  -h, --help       show this
 
 Everything else is handed to `llm-appliance install`, for example --listen 127.0.0.1:9000.
 The script beside a bundle calls it with --from DIR --bundle FILE: all that is needed lies in DIR, no network is reached,
-and `llm-appliance bundle install FILE` follows.
+and `llm-appliance bundle install FILE` follows. The package calls it with --from DIR --packaged: it is apt that takes the
+program away again, and its command is in /usr/bin.
 TEXT
 }
 
@@ -35,7 +37,7 @@ private_apt() {
 }
 
 fetch_lists() {
-    [ -z "$from" ] || fail 5 "$1 is not in the bundle"
+    [ -z "$from" ] || fail 5 "$1 is not in $from"
     [ -z "$offline" ] || fail 5 "$1 is not here, and --offline forbids to fetch it"
     command -v apt-get >/dev/null 2>&1 || fail 4 "$1 is needed, and this is neither Debian nor Ubuntu" "install $1, then run this again"
     [ -d "$work/lists" ] || private_apt update >"$work/apt.log" 2>&1 ||
@@ -114,12 +116,12 @@ make_environment() { # DIRECTORY
     "$1/bin/python" "$wheel/pip" install --quiet --no-index --no-deps "$wheel" || fail 5 "pip cannot be set up from $wheel"
 }
 
-install_from_bundle() {
+install_from_wheels() { # DIRECTORY
     # Nothing but what was checked: no index, no configuration of pip's that names one.
     PIP_CONFIG_FILE=/dev/null && export PIP_CONFIG_FILE
     # shellcheck disable=SC2086 # several words each
-    $pip install --quiet --isolated --no-index --no-deps "$from"/wheel/*.whl "$from"/appliance/*.whl ||
-        fail 5 "llm-appliance cannot be installed from the bundle" "it was made for another Python or another kind of machine"
+    $pip install --quiet --isolated --no-index --no-deps "$1"/wheel/*.whl "$1"/appliance/*.whl ||
+        fail 5 "llm-appliance cannot be installed from $1" "it was made for another Python or another kind of machine"
 }
 
 install_from_source() {
@@ -146,19 +148,39 @@ install_appliance() {
     index=
     [ -z "$offline" ] || index=--no-index
     if [ -n "$from" ]; then
-        install_from_bundle
+        install_from_wheels "$from"
+    elif [ -d "$source/wheels" ]; then
+        install_from_wheels "$source/wheels"
     else
         install_from_source
     fi
-    printf '%s\n' "$prefix" >"$home/.venv.new/llm-appliance-prefix"
+    # By this `llm-appliance uninstall` knows that the program goes with the rest.
+    [ -n "$packaged" ] || printf '%s\n' "$prefix" >"$home/.venv.new/llm-appliance-prefix"
     # Moved into place whole; the programs in it carry the place's name.
     find "$home/.venv.new/bin" -type f -size -100k -exec sed -i "1s|$home/.venv.new/|$home/venv/|" {} +
     rm -rf "$home/.venv.old"
     [ ! -d "$home/venv" ] || mv "$home/venv" "$home/.venv.old"
     mv "$home/.venv.new" "$home/venv"
     rm -rf "$home/.venv.old"
-    mkdir -p "$bin"
-    ln -sfn "$home/venv/bin/llm-appliance" "$bin/llm-appliance"
+    if [ -n "$packaged" ]; then
+        hand_over
+    else
+        mkdir -p "$bin"
+        ln -sfn "$home/venv/bin/llm-appliance" "$bin/llm-appliance"
+    fi
+}
+
+# What an earlier install.sh kept track of is apt's business from now on.
+hand_over() {
+    case $(readlink "$bin/llm-appliance" 2>/dev/null) in "$home"/venv/*) rm -f "$bin/llm-appliance" ;; esac
+    rm -f "$home/packages"
+}
+
+# Two that replace each other's program would leave neither whole.
+refuse_package() {
+    [ "$(dpkg-query -W -f '${db:Status-Status}' llm-appliance 2>/dev/null)" != installed ] ||
+        fail 4 "llm-appliance is installed as a package here" \
+            "its newer package replaces it; then: llm-appliance install, or: llm-appliance bundle install FILE"
 }
 
 # What a run that ends early leaves behind: nothing, unless something is installed here.
@@ -172,6 +194,8 @@ main() {
     offline=
     from=
     bundle=
+    packaged=
+    only=
     made=
     source=$(cd "$(dirname "$0")/.." && pwd)
     count=$#
@@ -182,6 +206,8 @@ main() {
             --prefix=*) prefix=${1#--prefix=}; shift; count=$((count - 1)); continue ;;
             --offline) offline=1 ;;
             --from) from=$2; shift 2; count=$((count - 2)); continue ;;
+            --program-only) only=1; shift; count=$((count - 1)); continue ;;
+            --packaged) packaged=1 only=1; shift; count=$((count - 1)); continue ;;
             --bundle) bundle=$2; shift 2; count=$((count - 2)); continue ;;
         esac
         set -- "$@" "$1"
@@ -195,6 +221,7 @@ main() {
     if [ "$prefix" = / ]; then
         [ -n "$root" ] || fail 4 "only root can install system-wide" "sudo $0, or $0 --prefix DIR"
         home=/opt/llm-appliance bin=/usr/local/bin
+        [ -n "$packaged" ] || refuse_package
     else
         [ -d "$prefix" ] || made=1
         mkdir -p "$prefix" || fail 4 "$prefix cannot be made"
@@ -215,6 +242,7 @@ main() {
     install_appliance
     rm -rf "$work"
     trap - EXIT HUP INT TERM
+    [ -z "$only" ] || exit 0
     if [ -n "$bundle" ]; then
         set -- bundle install "$bundle" "$@"
         say "llm-appliance bundle install"

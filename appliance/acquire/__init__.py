@@ -8,6 +8,7 @@ from appliance.acquire.source import Carried, Source
 from appliance.domain.deployment import Artifact, Deployment, Model
 from appliance.errors import ApplianceError, ArtifactError
 from appliance.report import Progress
+from appliance.system.docker import Daemon
 from appliance.system.machine import Machine
 
 MAKERS = {
@@ -26,6 +27,8 @@ def acquire(deployment: Deployment, machine: Machine, source: Source, progress: 
         state=deployment.layout.state,
         progress=progress,
     )
+    if source.bundle:
+        source.bundle.attach(progress)
     for model in deployment.models:
         if source.bundle and not store.has(model, here.state) and source.bundle.has_model(model):
             source.bundle.weights(model, progress)
@@ -41,13 +44,22 @@ def engines(deployment: Deployment, machine: Machine, source: Source, progress: 
             raise ArtifactError(f"{artifact.name}: artifacts of kind {artifact.kind!r} are not known")
         try:
             carried = source.bundle.component(artifact) if source.bundle else None
-            if source.bundle and carried and not home(artifact, deployment).is_dir():
+            if source.bundle and carried and artifact.kind == "image":
+                images.carried(artifact, carried, source.bundle, deployment, machine, progress)
+            elif source.bundle and carried and not home(artifact, deployment).is_dir():
                 source.bundle.bring(carried, home(artifact, deployment), progress)
             maker(artifact, deployment, machine, source, progress)
         except (OSError, ApplianceError):
             _discard_drafts(Path(deployment.layout.state))
             raise
     toolchain.discard(Path(deployment.layout.cache))
+
+
+def present(artifact: Artifact, deployment: Deployment) -> bool:
+    """Tell whether an artifact is here: as a directory of ours, or with Docker."""
+    if artifact.kind == "image":
+        return Daemon().image(artifact.ref) is not None
+    return home(artifact, deployment).is_dir()
 
 
 def home(artifact: Artifact, deployment: Deployment) -> Path:

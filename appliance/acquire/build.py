@@ -105,7 +105,7 @@ def _build(artifact: Artifact, cache: Path, built: Path, machine: Machine, sourc
         tools.cmake, "-S", str(tree / "source"), "-B", str(directory),
         "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tools.ninja}",
         f"-DCMAKE_C_COMPILER={tools.cc}", f"-DCMAKE_CXX_COMPILER={tools.cxx}",
-        f"-DCMAKE_PROJECT_ggml_INCLUDE={kernels}", *OPTIONS, *_accelerator(artifact, machine),
+        f"-DCMAKE_PROJECT_ggml_INCLUDE={kernels}", *OPTIONS, *processor(artifact), *_accelerator(artifact, machine),
     )  # fmt: skip
     environment = (("PATH", tools.path),)
     _run(Command(argv=configure, timeout=600, env=environment), machine, lambda _line: None)
@@ -121,6 +121,11 @@ def _build(artifact: Artifact, cache: Path, built: Path, machine: Machine, sourc
     built.with_name("sha256").write_text(file_digest(draft))
     draft.replace(built)
     shutil.rmtree(tree, ignore_errors=True)
+
+
+def processor(artifact: Artifact) -> tuple[str, ...]:
+    """Return the options that take back those for this machine's processor, where it is to run on others, too."""
+    return ("-DGGML_NATIVE=OFF",) if artifact.portable else ()
 
 
 def _accelerator(artifact: Artifact, machine: Machine) -> tuple[str, ...]:

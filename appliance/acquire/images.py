@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from appliance import resources
-from appliance.acquire.source import Source, index, refuse_offline
+from appliance.acquire.source import Carried, Source, index, refuse_offline
+from appliance.bundle.index import Component
 from appliance.domain.changes import File
 from appliance.domain.deployment import Artifact, Deployment
 from appliance.domain.host import Driver, Host
@@ -25,7 +26,7 @@ BUILT: Final = "prebuilt/llama-server"
 
 def image(artifact: Artifact, deployment: Deployment, machine: Machine, source: Source, progress: Progress) -> None:
     """Make an image present; one that is there already is left alone. Raises ArtifactError, HostError."""
-    daemon = Daemon()
+    daemon = Daemon(deployment.podman)
     if daemon.image(artifact.ref):
         return
     state = Path(deployment.layout.state)
@@ -38,19 +39,32 @@ def image(artifact: Artifact, deployment: Deployment, machine: Machine, source: 
                 raise
     if not daemon.image(artifact.ref):
         refuse_offline(source, f"the image {artifact.ref}")
-        build(artifact, Path(deployment.layout.cache), machine, progress)
+        build(artifact, daemon, Path(deployment.layout.cache), machine, progress)
     remember(artifact.ref, state, machine)
 
 
-def build(artifact: Artifact, cache: Path, machine: Machine, progress: Progress) -> None:
+def carried(
+    artifact: Artifact,
+    component: Component,
+    bundle: Carried,
+    deployment: Deployment,
+    machine: Machine,
+    progress: Progress,
+) -> None:
+    """Load an image from a bundle; one of its name that is here already is left alone. Raises ArtifactError."""
+    if not Daemon(deployment.podman).image(artifact.ref):
+        bundle.load(component, artifact, progress)
+        remember(artifact.ref, Path(deployment.layout.state), machine)
+
+
+def build(artifact: Artifact, daemon: Daemon, cache: Path, machine: Machine, progress: Progress) -> None:
     """Build one of ours from its directory below images/."""
-    daemon = Daemon()
     progress.step("build", f"image {artifact.ref}")
     args = dict(pin.split("=", 1) for pin in artifact.pins) | _proxies()
     said: list[str] = []
 
     def on_line(line: str) -> None:
-        if line.startswith(("Step ", "==>")) and line not in said:
+        if line.startswith(("Step ", "STEP ", "==>")) and line not in said:
             said.append(line)
             progress.note(line[:110])
 
@@ -77,13 +91,12 @@ def made(state: Path) -> tuple[str, ...]:
         return ()
 
 
-def remove_made(state: Path, machine: Machine, *, keep: Collection[str] = ()) -> tuple[str, ...]:
+def remove_made(daemon: Daemon, state: Path, machine: Machine, *, keep: Collection[str] = ()) -> tuple[str, ...]:
     """Remove the images that we brought, but those to keep and those that somebody uses; return what went."""
     known = made(state)
     doomed = [ref for ref in known if ref not in keep]
     if not doomed:
         return ()
-    daemon = Daemon()
     gone = tuple(ref for ref in doomed if daemon.remove(ref))
     daemon.prune()
     _write(tuple(ref for ref in known if ref not in gone), state, machine)
@@ -96,7 +109,7 @@ def refuse_conflicts(deployment: Deployment, host: Host) -> None:
     for service in deployment.started:
         if not service.container or not service.container.requests:
             continue
-        image = Daemon().image(service.container.image)
+        image = Daemon(deployment.podman).image(service.container.image)
         gpus = tuple(gpu for gpu in host.devices if gpu.visible in service.gpus)
         env = (image.env if image else {}) | dict(service.container.env)
         if why := conflict(env, driver, gpus):

@@ -40,6 +40,12 @@ class Carried(Protocol):
     def bring(self, component: Component, target: Path, progress: Progress) -> None:
         """Put a directory in place. Raises ArtifactError."""
 
+    def load(self, component: Component, artifact: Artifact, progress: Progress) -> None:
+        """Give an image to Docker, under an artifact's name. Raises ArtifactError."""
+
+    def attach(self, progress: Progress) -> None:
+        """Put what models are served with beside their weights in place. Raises ArtifactError."""
+
     def has_model(self, model: Model) -> bool:
         """Tell whether a model's weights are in it."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from appliance.acquire import debian, toolchain
-from appliance.acquire.build import KERNELS, OPTIONS, STEP
+from appliance.acquire.build import KERNELS, OPTIONS, STEP, processor
 from appliance.acquire.source import Source, index, refuse_offline
 from appliance.catalog import lock
 from appliance.domain.changes import Command
@@ -115,7 +115,7 @@ def _compiler(artifact: Artifact, cache: Path, machine: Machine, source: Source,
     return (
         ("CC", tools.cc),
         ("CXX", tools.cxx),
-        ("CMAKE_ARGS", shlex.join((f"-DCMAKE_PROJECT_ggml_INCLUDE={kernels}", *_shared()))),
+        ("CMAKE_ARGS", shlex.join((f"-DCMAKE_PROJECT_ggml_INCLUDE={kernels}", *_shared(), *processor(artifact)))),
         ("CMAKE_GENERATOR", "Ninja"),
         ("PATH", tools.path),
     )

@@ -66,13 +66,21 @@ def _own_secrets(deployment: Deployment) -> None:
     digests = Path(deployment.layout.keys)
     if digests.is_file() and deployment.gateway_user:
         shutil.chown(digests, _account(deployment.gateway_user), _account(deployment.group))
+    tls = deployment.gateway.tls
+    if tls and tls.key.startswith(f"{deployment.layout.etc}/tls/") and Path(tls.key).is_file():
+        _give(tls.key, deployment)
     keys = {route.remote.key_file for route in deployment.gateway.routes if route.remote}
     for path in keys:
         if path.startswith(f"{home}/") and Path(path).is_file():
             _own(home, 0o700, deployment.gateway_user, deployment.group)
-            Path(path).chmod(0o600)
-            if deployment.gateway_user:
-                shutil.chown(path, _account(deployment.gateway_user), _account(deployment.group))
+            _give(path, deployment)
+
+
+def _give(path: str, deployment: Deployment) -> None:
+    """Let the gateway alone read a file."""
+    Path(path).chmod(0o600)
+    if deployment.gateway_user:
+        shutil.chown(path, _account(deployment.gateway_user), _account(deployment.group))
 
 
 def _own(path: str, mode: int, user: str, group: str) -> None:

@@ -1,15 +1,19 @@
 """The one way in which files come into force, and the way back."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from appliance import gateway
-from appliance.apply import accounts
-from appliance.apply.generation import SCHEMA, Generations, digest, written
-from appliance.domain.changes import Changeset, Command, Completed, File, Record
+from appliance.apply import accounts, schema
+from appliance.apply.edits import edits
+from appliance.apply.generation import Generations, digest, written
+from appliance.apply.rolling import Steward, one_by_one, roll, run, run_all, stop, touched
+from appliance.domain.changes import Changeset, File, Record
 from appliance.domain.deployment import Deployment
+from appliance.domain.status import HandEdit
 from appliance.errors import ApplianceError, CommandError, HostError, UnhealthyError
 from appliance.report import Progress
 from appliance.runtimes import runtime
@@ -25,15 +29,22 @@ class Report:
     """Paths that were written or removed; () = everything was as it should be."""
     kept: tuple[str, ...] = ()
     """Copies of files of ours that somebody had edited by hand."""
+    edits: tuple[HandEdit, ...] = ()
+    """What was edited in those files, and in those of the generation before, which lie where they lay."""
 
 
 def apply(
-    changes: Changeset, generations: Generations, machine: Machine, progress: Progress, healthy: Callable[[], None]
-) -> Report:
-    """Bring `changes` into force; `healthy` raises UnhealthyError when the result does not answer."""
+    changes: Changeset, generations: Generations, machine: Machine, progress: Progress, healthy: Callable[[], None],
+    steward: Steward | None = None,
+) -> Report:  # fmt: skip
+    """Bring `changes` into force; `healthy` raises UnhealthyError when the result does not answer.
+
+    With a `steward`, replicas end their requests before they are stopped, and change one after the other.
+    """
     before = generations.record()
     good = generations.confirmed(before)
     changed = differences(changes, before, machine)
+    edited = edits(before, generations, machine) if before and changed else ()
     kept: tuple[str, ...] = ()
     if before and not changed:
         record = before
@@ -41,29 +52,64 @@ def apply(
         record = _prepare(changes, changed, before, good, generations, machine, progress)
         progress.step("switch", f"to generation {record.generation}")
         try:
-            kept = _switch(record, before, good, generations, machine)
+            kept = _switch(record, before, good, generations, machine, steward)
         except OSError:
             # A disk that is full or read-only in the middle of it: what was half put in place goes again.
-            _return(good, record, generations, machine, progress)
+            _return(good, record, generations, machine, progress, steward, ())
             raise
     deployment = record.deployment
     untold = changed | _untold(before, good, generations)
+    renewed: list[str] = []
     try:
         if untold:
             progress.step("start", ", ".join(("gateway", *(service.name for service in deployment.started))))
-        _run_all(runtime(deployment.runtime).activate(deployment, untold), machine)
+        _renew(before if before is good else None, deployment, untold, machine, progress, steward, renewed)
         progress.step("health", "waiting for every model to answer")
         healthy()
     except (UnhealthyError, CommandError) as error:
         if record.confirmed:
             raise
-        _return(good, record, generations, machine, progress)
+        _return(good, record, generations, machine, progress, steward, tuple(renewed))
         back = f"generation {good.generation} is back" if good else "nothing was installed before, so nothing runs"
+        for copy in _keep_tried(edited, record, generations, machine):
+            back += f"\nyour edit is kept as {copy}"
         raise UnhealthyError(f"{error.message}\n{back}", hint=error.hint) from error
     if not record.confirmed:
         generations.confirm(record)
         generations.prune(record.generation)
-    return Report(generation=record.generation, changed=tuple(sorted(changed)), kept=kept)
+    ours = tuple(one for one in edited if not one.yours)
+    return Report(generation=record.generation, changed=tuple(sorted(changed)), kept=kept, edits=ours)
+
+
+def _keep_tried(
+    edited: tuple[HandEdit, ...], failed: Record, generations: Generations, machine: Machine
+) -> Iterator[str]:
+    """Keep what the operator had edited, and what did not work, beside what is back in force; yield the copies."""
+    for one in edited:
+        content = generations.read(failed.generation, one.path) if one.yours and not one.gone else b""
+        if content and machine.read(one.path, 8 << 20) != content:
+            copy = f"{one.path}.edited-{digest(content)[:8]}"
+            machine.write(File(path=copy, content=content, mode=0o600))
+            yield copy
+
+
+def _renew(
+    before: Record | None, after: Deployment, untold: frozenset[str], machine: Machine, progress: Progress,
+    steward: Steward | None, renewed: list[str],
+) -> None:  # fmt: skip
+    """Make what runs what the files say: replicas that can one by one, all else at once."""
+    module = runtime(after.runtime)
+    if steward and before and untold and before.deployment.runtime == after.runtime:
+        names = touched(before.deployment, after, untold)
+        rolled = one_by_one(before.deployment, after, names)
+        for name in rolled:
+            progress.note(f"{name}: ends its requests, then starts anew; another replica answers meanwhile")
+            roll(before.deployment, after, (name,), machine, steward, renewed)
+        rest = tuple(name for name in names if name not in rolled)
+        stop(before.deployment, rest, module, machine, steward)
+        untold -= {path for name in rolled for path in module.files(name)}
+    renewed += [service.name for service in after.started if service.name not in renewed]
+    run_all(module.activate(after, untold), machine)
 
 
 def _untold(before: Record | None, good: Record | None, generations: Generations) -> frozenset[str]:
@@ -88,10 +134,11 @@ def _prepare(
     progress.step("check", "gateway and " + deployment.runtime)
     _check(deployment, generations.path(number), machine)
     return Record(
-        schema=SCHEMA,
+        schema=schema.SCHEMA,
         generation=number,
         deployment=deployment,
         files=written(tuple(file for file in changes.files if file.path.startswith("/"))),
+        inside=written(tuple(file for file in changes.files if not file.path.startswith("/"))),
         users=_merged(before.users if before else (), users),
         groups=_merged(before.groups if before else (), groups),
         directories=_merged(before.directories if before else (), _missing_directories(changes)),
@@ -138,21 +185,24 @@ def _check(deployment: Deployment, generation: str, machine: Machine) -> None:
     """Run every configuration check on files that are not in force yet."""
     accounts.directories(deployment)
     for command in (*gateway.check(deployment, generation), *runtime(deployment.runtime).check(deployment, generation)):
-        _run(command, machine)
+        run(command, machine)
 
 
 def _switch(
-    record: Record, before: Record | None, good: Record | None, generations: Generations, machine: Machine
-) -> tuple[str, ...]:
+    record: Record, before: Record | None, good: Record | None, generations: Generations, machine: Machine,
+    steward: Steward | None,
+) -> tuple[str, ...]:  # fmt: skip
     """Stop what goes, put the system files in place, flip the link, write the record."""
     deployment = record.deployment
     if before:
         names = {service.name for service in deployment.started}
         gone = tuple(service.name for service in before.deployment.started if service.name not in names)
         module = runtime(before.deployment.runtime)
-        if before.deployment.runtime != deployment.runtime:
+        if _keeper(before.deployment) != _keeper(deployment):
             gone = ("gateway", *(service.name for service in before.deployment.started))
-        if gone:
+        if steward and "gateway" not in gone:
+            stop(before.deployment, gone, module, machine, steward)
+        elif gone:
             for command in module.retire(before.deployment, gone):
                 machine.run(command)
     # Until the switch is over the record names the old files too: a run that is killed here loses track of none.
@@ -164,6 +214,11 @@ def _switch(
     generations.flip(record.generation)
     generations.save(record)
     return kept
+
+
+def _keeper(deployment: Deployment) -> tuple[str, bool]:
+    """Return what keeps services alive: Docker and Podman know nothing of each other's containers."""
+    return deployment.runtime, deployment.podman is not None
 
 
 def _place(files: tuple[File, ...], before: tuple[Record | None, ...], machine: Machine) -> tuple[str, ...]:
@@ -191,32 +246,39 @@ def _place(files: tuple[File, ...], before: tuple[Record | None, ...], machine: 
 
 
 def _return(
-    before: Record | None, failed: Record, generations: Generations, machine: Machine, progress: Progress
-) -> None:
-    """Put the previous generation back in force, best effort: each step is tried whatever the one before did."""
+    before: Record | None, failed: Record, generations: Generations, machine: Machine, progress: Progress,
+    steward: Steward | None, renewed: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Put the previous generation back in force, best effort: each step is tried whatever the one before did.
+
+    What was never told of the one that failed goes on as it is.
+    """
     progress.step("return", f"to generation {before.generation}" if before else "to nothing")
     try:
         if before is None:
             remove_everything(failed, generations, machine)
             return
         changed = generations.difference(failed.generation, before.generation)
-        _switch(before, failed, before, generations, machine)
-        _run_all(runtime(before.deployment.runtime).activate(before.deployment, changed), machine)
+        module, names = runtime(before.deployment.runtime), [service.name for service in before.deployment.started]
+        _switch(before, failed, before, generations, machine, steward)
+        if steward and failed.deployment.runtime == before.deployment.runtime:
+            changed -= {path for name in names if name not in renewed for path in module.files(name)}
+            again = touched(failed.deployment, before.deployment, changed)
+            rolled = one_by_one(failed.deployment, before.deployment, tuple(name for name in again if name in renewed))
+            # The one that failed first: it answers nobody.
+            _roll_back(failed.deployment, before.deployment, rolled[::-1], machine, steward)
+            changed -= {path for name in rolled for path in module.files(name)}
+        run_all(module.activate(before.deployment, changed), machine)
     except (ApplianceError, OSError) as error:
         progress.note(f"could not be put back completely: {error}")
 
 
-def _run_all(commands: tuple[Command, ...], machine: Machine) -> None:
-    for command in commands:
-        _run(command, machine)
-
-
-def _run(command: Command, machine: Machine) -> Completed:
-    done = machine.run(command)
-    if done.code not in command.ok_codes:
-        said = (done.stderr.strip() or done.stdout.strip())[-2000:]
-        raise CommandError(f"{' '.join(command.argv)} ends with {done.code}:\n{said}")
-    return done
+def _roll_back(
+    failed: Deployment, before: Deployment, names: tuple[str, ...], machine: Machine, steward: Steward
+) -> None:
+    for name in names:
+        with suppress(ApplianceError):
+            roll(failed, before, (name,), machine, steward, [])
 
 
 def _remove_own(path: str, sha256: str, machine: Machine) -> bool:

@@ -1,20 +1,18 @@
 """Generations on disk: each complete and numbered, a link to the one in force, a record of what was written."""
 
 import hashlib
-import json
 import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 from appliance import codec
+from appliance.apply import schema
 from appliance.domain.changes import Changeset, File, Record, Written
 from appliance.domain.deployment import Deployment, Layout
 from appliance.errors import SpecError
 from appliance.system.machine import Machine, sync
 
-SCHEMA = 1
-"""Of the record; a higher number is of a newer version of this program."""
 KEPT = 8
 """Generations that stay for a rollback."""
 
@@ -33,23 +31,11 @@ class Generations:
         content = self._machine.read(self._record, codec.MAX_BYTES)
         if content is None:
             return None
-        self._refuse_newer(content)
         try:
-            return codec.load_json(Record, content, source=self._record)
+            return schema.read(Record, content, source=self._record)
         except SpecError as error:
-            error.hint = self._way_back()
+            error.hint = error.hint or self._way_back()
             raise
-
-    def _refuse_newer(self, content: bytes) -> None:
-        try:
-            schema = json.loads(content)["schema"]
-        except (ValueError, TypeError, KeyError, RecursionError):
-            return  # what is wrong with it says who reads it
-        if isinstance(schema, int) and schema > SCHEMA:
-            raise SpecError(
-                f"{self._record}: of schema {schema}, this llm-appliance knows {SCHEMA}: a newer one wrote it",
-                hint="use that newer one, or its `rollback` before this one is installed again",
-            )
 
     def _way_back(self) -> str:
         """Return what mends a broken record: each generation keeps its own, beside its plan."""
@@ -64,10 +50,13 @@ class Generations:
             return record
         path = f"{self.path(record.fallback)}/record.json"
         content = self._machine.read(path, codec.MAX_BYTES)
-        return codec.load_json(Record, content, source=path) if content else None
+        return schema.read(Record, content, source=path) if content else None
 
     def save(self, record: Record) -> None:
-        """Write the record."""
+        """Write the record; one of an earlier schema is kept beside it."""
+        before = self._machine.read(self._record, codec.MAX_BYTES)
+        if before and (old := schema.schema_of(before)) != record.schema:
+            self._machine.write(File(path=f"{self._record}.schema-{old}", content=before))
         self._machine.write(File(path=self._record, content=codec.dump_json(record).encode()))
 
     def confirm(self, record: Record) -> None:
@@ -75,6 +64,11 @@ class Generations:
         content = codec.dump_json(replace(record, confirmed=True)).encode()
         self._machine.write(File(path=f"{self.path(record.generation)}/record.json", content=content))
         self._machine.write(File(path=self._record, content=content))
+
+    def drop(self, number: int) -> None:
+        """Remove a generation; without its plan, which goes first, it counts as none."""
+        Path(self.path(number), "deployment.json").unlink(missing_ok=True)
+        shutil.rmtree(self.path(number))
 
     def forget(self) -> None:
         """Remove the record: nothing is installed any more."""
@@ -143,7 +137,7 @@ class Generations:
             for path in own
             if path.name != "record.json"
         )
-        plan = codec.load_json(Deployment, self.read(number, "deployment.json"), source=f"{home}/deployment.json")
+        plan = schema.read(Deployment, self.read(number, "deployment.json"), source=f"{home}/deployment.json")
         return Changeset(deployment=plan, files=(*inner, *self.system_files(number)))
 
     def read(self, number: int, path: str) -> bytes:

@@ -9,7 +9,7 @@ from appliance import codec
 from appliance.bundle import tar
 from appliance.errors import ArtifactError, SpecError
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 CHUNK: Final = 64 << 20
 """Bytes that are verified at once, unless the bundle is so large that their digests would swell the index."""
 LARGEST: Final = 16 << 20
@@ -23,8 +23,8 @@ KINDS: Final = (
     "weights", "manifest",
 )  # fmt: skip
 """What a payload can be. `file`, `pack` and `tree` make up directories; `image` is a blob of an OCI image."""
-PARTS: Final = ("engine", "gateway", "model", "appliance", "python", "package", "document")
-"""What a component can be."""
+PARTS: Final = ("engine", "gateway", "model", "files", "appliance", "python", "package", "document")
+"""What a component can be; `files` are an adapter, or a chat template."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,8 @@ class Payload:
     kind: str
     """One of KINDS."""
     chunks: tuple[str, ...] = ()
-    """SHA-256 of each chunk; () where it is no longer than one."""
+    """SHA-256 of all that lies before the end of each chunk but the last, where it is that of the whole; () where it
+    is no longer than one. Made in one pass with the digest, and it tells which chunk is damaged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +67,11 @@ class Component:
     base: bool = False
     """Not in here: the target has it already."""
 
+    @property
+    def image(self) -> bool:
+        """Tell whether it is a container image: of a directory the names are in its tree."""
+        return self.kind in ("engine", "gateway") and bool(self.files)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Base:
@@ -90,6 +96,8 @@ class Target:
     """What the processor must have, for code that was compiled."""
     drivers: tuple[tuple[str, str], ...] = ()
     """(vendor, lowest driver version)."""
+    docker: bool = False
+    """Its engines are container images: Docker with Compose must be there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +187,7 @@ def _payload_problems(payload: Payload, chunk: int) -> Iterator[str]:
     if not 0 <= payload.size <= MOST:
         yield f"size {payload.size}"
         return
-    wanted = -(-payload.size // chunk) if payload.size > chunk else 0
+    wanted = max(0, payload.size - 1) // chunk
     if len(payload.chunks) != wanted or not all(DIGEST.fullmatch(one) for one in payload.chunks):
         yield f"{len(payload.chunks)} digests of chunks, {wanted} are needed"
 

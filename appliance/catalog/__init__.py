@@ -69,13 +69,28 @@ def catalog() -> Catalog:
 
 def only(rows: Catalog, artifacts: tuple[Artifact, ...]) -> Catalog:
     """Return the catalog less what is made of anything else than these artifacts, whatever machine they are for."""
-    there = {(one.kind, one.name, one.ref) for one in artifacts}
-    kept = (
-        replace(row, artifacts=tuple(one for one in row.artifacts if (one.kind, one.name, one.ref) in there))
-        for row in rows.releases
-    )
+    all_ = [one for row in rows.releases for one in row.artifacts]
+    # An image that no row names is the operator's own: it may run for any row of its engine.
+    own = {other.name for other in artifacts if other.kind == "image" and not any(_became(one, other) for one in all_)}
+
+    def there(one: Artifact) -> bool:
+        return any(_became(one, other) for other in artifacts) or (one.kind == "image" and one.name in own)
+
+    kept = (replace(row, artifacts=tuple(filter(there, row.artifacts))) for row in rows.releases)
     whole = zip(kept, rows.releases, strict=True)
     return replace(rows, releases=tuple(row for row, before in whole if row.artifacts or not before.artifacts))
+
+
+def _became(one: Artifact, other: Artifact) -> bool:
+    """Tell whether an artifact of a row is one of a plan; an image may come from a mirror there, or be built."""
+    if (one.kind, one.name) != (other.kind, other.name):
+        return False
+    if one.kind != "image" or one.ref == other.ref:
+        return one.ref == other.ref
+    host, slash, rest = one.ref.partition("/")
+    name = rest if slash and "." in host else one.ref
+    made = (r"-" if ":" in name else ":") + r"[0-9a-f]{12}" if one.recipe else ""
+    return re.fullmatch(rf"(.*/)?{re.escape(name)}{made}", other.ref) is not None
 
 
 @cache

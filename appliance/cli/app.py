@@ -10,20 +10,28 @@ import typer
 
 from appliance import __version__
 from appliance.cli import (
+    bench,
     bundle,
     catalog,
+    chat,
     config,
     detect,
     doctor,
     generations,
     images,
     keys,
+    metrics,
     models,
     plans,
     services,
     site,
+    stat,
+    status,
     store,
+    support,
+    tls,
     update,
+    upgrade,
 )
 from appliance.errors import ApplianceError, ExitCode, InterruptedRunError
 from appliance.report import Result
@@ -38,7 +46,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 for module in (
-    plans, catalog, detect, doctor, models, update, keys, store, bundle, images, config, services, generations,
+    plans, catalog, detect, doctor, models, update, upgrade, keys, tls, metrics, store, bundle, images, config, status,
+    stat, services, chat, bench, generations, support,
 ):  # fmt: skip
     module.register(app)
 

@@ -64,6 +64,9 @@ def create(
     package: Annotated[
         list[str] | None, typer.Option("--package", metavar="DEB", help="Carry a package along: a driver, a toolkit.")
     ] = None,
+    portable: Annotated[
+        bool, typer.Option("--portable", help="Compile engines for every processor, not only for this machine's.")
+    ] = False,
     runtime: Runtime = "",
     catalog: Catalog = None,
     host: OtherHost = "",
@@ -90,6 +93,7 @@ def create(
         serial=serial,
         packages=tuple(map(Path, package or ())),
         sign=_signing(sign, password_file) if sign else None,
+        portable=portable,
         edit=settings(runtime, "", insecure=False),
     )
     done = flow.create(here, wanted, other, Source(offline=offline), terms=terms, dry_run=dry_run)
@@ -299,12 +303,13 @@ def _lines(index: "Index") -> list[str]:
     needs = [f"{target.os} {target.os_version}", target.arch, f"glibc >= {target.glibc}"]
     needs += [f"Python {target.python} (in it)"] if target.python and index.of("python") else []
     needs += [f"{vendor} driver >= {lowest}" for vendor, lowest in target.drivers]
+    needs += ["Docker with Compose"] if target.docker else []
     needs += [f"processor with {' '.join(target.cpu_flags)}"] if target.cpu_flags else []
     lines = [
         f"{'bundle':12} {index.name}, serial {index.serial}, {amount_text(index.size)}, llm-appliance {index.appliance}"
     ]
     lines.append(f"{'for':12} {', '.join(needs)}")
-    for one in index.of("engine", "gateway", "model", "package"):
+    for one in index.of("engine", "gateway", "model", "files", "package"):
         there = "  (the target has it)" if one.base else f"  {amount_text(one.unpacked)}"
         lines.append(f"{one.kind:12} {_title(one)}{there}")
     starters = index.of("appliance", "python")

@@ -161,7 +161,7 @@ def _docker(docker: "Docker") -> str:
     if not docker.client:
         return "none that works" if docker.failure else "none"
     parts = (
-        f"{docker.server}" if docker.server else "no daemon answers",
+        f"{'Podman ' if docker.podman else ''}{docker.server}" if docker.server else "no daemon answers",
         f"client {docker.client}" if docker.client != docker.server else "",
         f"Compose {docker.compose}" if docker.compose else "no Compose plugin",
         "rootless" if docker.rootless else "",

@@ -1,4 +1,4 @@
-"""rollback, generations list, generations diff."""
+"""rollback, generations list, diff and prune."""
 
 import time
 from typing import Annotated
@@ -17,9 +17,10 @@ Number = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(rollback)
-    noun = typer.Typer(no_args_is_help=True, help="Show what was in force, and when.")
+    noun = typer.Typer(no_args_is_help=True, help="What was in force, and when.")
     noun.command("list")(list_generations)
     noun.command("diff")(difference)
+    noun.command()(prune)
     app.add_typer(noun, name="generations")
 
 
@@ -69,3 +70,22 @@ def difference(
 
     text = generations.difference(site(prefix, as_json=as_json), old, new)
     return finish(Result(command="generations diff", data={"diff": text}, text=text), as_json=as_json)
+
+
+def prune(
+    keep: Annotated[
+        int, typer.Option(min=0, help="How many stay beside the one in force, the newest healthy ones.")
+    ] = 2,
+    dry_run: DryRun = False,
+    prefix: Prefix = "",
+    as_json: Json = False,
+) -> int:
+    """Take away old generations; `llm-appliance prune` then frees the weights and engines that only they needed."""
+    from appliance.flows import generations
+
+    here = site(prefix, as_json=as_json)
+    gone = generations.doomed(here, keep) if dry_run else generations.prune(here, keep)
+    said = "would be removed" if dry_run else "removed"
+    text = "\n".join(f"{said}: {one.number}  {', '.join(one.models)}" for one in gone) or "nothing to remove"
+    data = {"removed": [one.number for one in gone]}
+    return finish(Result(command="generations prune", data=data, text=text), as_json=as_json)

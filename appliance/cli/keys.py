@@ -33,7 +33,7 @@ def add(
     tpm: Annotated[int | None, typer.Option(help="Tokens a minute, of requests and answers.")] = None,
     parallel: Annotated[int | None, typer.Option(help="Requests at the same time.")] = None,
     expires: Annotated[str, typer.Option(metavar="DATE", help="Last day that it is valid on, 2027-01-31, UTC.")] = "",
-    metrics: Annotated[bool, typer.Option("--metrics", help="It may read /metrics and /gateway/stat, too.")] = False,
+    metrics: Annotated[bool, typer.Option("--metrics", help="It may see all counters, too.")] = False,
     prefix: Prefix = "",
     as_json: Json = False,
 ) -> int:

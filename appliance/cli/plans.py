@@ -19,10 +19,13 @@ from appliance.cli.site import (
     remove_program,
     site,
 )
+from appliance.errors import UsageError
 from appliance.report import Result, amount_text
 
 if TYPE_CHECKING:
+    from appliance.domain.status import HandEdit
     from appliance.flows.converge import Converged, Edit, Planned
+    from appliance.flows.site import Site
 
 Runtime = Annotated[str, typer.Option("--runtime", help="auto, systemd, compose or supervisord.")]
 Listen = Annotated[str, typer.Option("--listen", metavar="ADDRESS:PORT", help="Where the gateway listens.")]
@@ -31,6 +34,15 @@ Certificate = Annotated[
 ]
 CertificateKey = Annotated[
     str, typer.Option("--tls-key", metavar="FILE", help="Its private key; the gateway's user must be able to read it.")
+]
+Source = Annotated[
+    str, typer.Option("--tls", metavar="own|off", help="own: a certificate by an authority of this appliance's own.")
+]
+ForNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tls-name", metavar="HOST", help="Host or address that it is for; may be repeated. Else this one's."
+    ),
 ]
 Insecure = Annotated[bool, typer.Option("--insecure", help="Allow an address that is not loopback, without keys.")]
 
@@ -50,6 +62,8 @@ def install(
     insecure: Insecure = False,
     tls_certificate: Certificate = "",
     tls_key: CertificateKey = "",
+    tls: Source = "",
+    tls_name: ForNames = None,
     catalog: Catalog = None,
     replan: Replan = False,
     ignore: Ignore = None,
@@ -60,11 +74,13 @@ def install(
 ) -> int:
     """Install, or bring what is installed in line with the configuration."""
     from appliance.acquire.source import Source
+    from appliance.certificates import check_name
     from appliance.flows import converge
 
     here = site(prefix, as_json=as_json)
-    edit = settings(runtime, listen, insecure, tls_certificate, tls_key)
-    terms = converge.Terms(catalog=catalog, replan=replan, ignore=tuple(ignore or ()), offline=offline)
+    edit = encrypted(here, settings(runtime, listen, insecure, tls_certificate, tls_key), tls)
+    names = tuple(check_name(one) for one in tls_name or ())
+    terms = converge.Terms(catalog=catalog, replan=replan, ignore=tuple(ignore or ()), offline=offline, names=names)
     if dry_run:
         planned = converge.planned(here, lambda spec: converge.with_smoke(edit(spec)), terms)
         return preview("install", planned, as_json=as_json)
@@ -140,6 +156,9 @@ def verify(
 def uninstall(
     purge_models: Annotated[bool, typer.Option("--purge-models", help="Remove the weights in the store too.")] = False,
     purge_keys: Annotated[bool, typer.Option("--purge-keys", help="Remove keys of clients and providers too.")] = False,
+    keep_configuration: Annotated[
+        bool, typer.Option("--keep-configuration", help="Leave appliance.yaml and models.d/ for the next install.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     dry_run: DryRun = False,
     prefix: Prefix = "",
@@ -154,11 +173,14 @@ def uninstall(
     record = here.generations.record()
     paths = tuple(item.path for item in record.files) if record else ()
     if dry_run:
+        paths = tuple(path for path in paths if not (keep_configuration and path.startswith(f"{here.layout.etc}/")))
         lines = [*paths, *(record.users if record else ()), *(record.groups if record else ())]
         return finish(Result(command="uninstall", data={"files": lines}, text="\n".join(lines)), as_json=as_json)
     if purge_models and sys.stdin.isatty() and not yes:
         typer.confirm("Remove all weights in the store too?", abort=True, err=True)
-    left = operate.uninstall(here, purge_models=purge_models, purge_keys=purge_keys)
+    left = operate.uninstall(
+        here, purge_models=purge_models, purge_keys=purge_keys, keep_configuration=keep_configuration
+    )
     text = "uninstalled" + "".join(f"\nleft behind: {path}" for path in left)
     code = finish(Result(command="uninstall", data={"removed": paths, "left": left}, text=text), as_json=as_json)
     remove_program()
@@ -188,6 +210,7 @@ def report(command: str, done: "Converged", more: dict[str, Any] | None = None, 
         "paths": changed,
         "generation": done.report.generation,
         "kept": done.report.kept,
+        "edits": [asdict(item) for item in done.report.edits],
         "endpoint": f"{base}/v1",
         "models": [{"name": item.name, "endpoint": f"{base}/{item.name}/v1"} for item in deployment.models],
         "checks": [asdict(item) for item in done.checks],
@@ -195,9 +218,16 @@ def report(command: str, done: "Converged", more: dict[str, Any] | None = None, 
     }
     lines = [f"changed={len(changed)}"]
     lines += [f"kept your edit of a file of ours: {path}" for path in done.report.kept]
+    lines += edited(done.report.edits)
     lines += [f"{item.model} answers: {item.answer.strip()}" for item in done.checks]
     lines += ["", f"all models   {base}/v1"] + [f"{item.name:12} {base}/{item.name}/v1" for item in deployment.models]
     return finish(Result(command=command, data=data, text="\n".join(lines)), as_json=as_json)
+
+
+def edited(edits: "tuple[HandEdit, ...]") -> list[str]:
+    """Return what somebody edited in files of ours, as differences from what was written."""
+    said = [f"edited by hand: {one.path}{' (removed)' if one.gone else ''}" for one in edits]
+    return said + [f"  {line}" for one in edits for line in one.diff.splitlines()]
 
 
 def settings(runtime: str, listen: str, insecure: bool, certificate: str = "", key: str = "") -> "Edit":
@@ -213,6 +243,22 @@ def settings(runtime: str, listen: str, insecure: bool, certificate: str = "", k
         )
 
     return edit
+
+
+def encrypted(here: "Site", edit: "Edit", word: str) -> "Edit":
+    """Return the edit that switches to a certificate of our own, or to none. Raises UsageError."""
+    from appliance.domain.spec import ApplianceSpec, Tls
+    from appliance.flows.certificate import kept
+
+    if word not in ("", "own", "off"):
+        raise UsageError(f"--tls {word!r} is none", hint="own or off; one that you have: --tls-certificate, --tls-key")
+    if not word:
+        return edit
+
+    def both(spec: ApplianceSpec) -> ApplianceSpec:
+        return replace(edit(spec), tls=kept(here.layout) if word == "own" else Tls())
+
+    return both
 
 
 def _absolute(path: str) -> str:
@@ -236,7 +282,7 @@ def _plan_text(planned: "Planned") -> str:
         return "\n".join([*lines, "a plan for another machine: `llm-appliance install` there makes the same"])
     lines.append(f"{len(planned.pending)} files would change" if planned.pending else "nothing would change")
     lines += [f"  {path}" for path in planned.pending]
-    return "\n".join(lines)
+    return "\n".join([*lines, *edited(planned.edits)])
 
 
 def _exact(exact: bool) -> str:

@@ -1,19 +1,23 @@
-"""status, start, stop, restart, logs."""
+"""start, stop, restart, logs."""
 
 import os
+import re
 import shlex
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from appliance.cli.site import DryRun, Json, Prefix, finish, known_models, refuse_json_follow, site
-from appliance.errors import ExitCode
+from appliance.cli.status import show
+from appliance.errors import UsageError
 from appliance.report import Result
 
 if TYPE_CHECKING:
-    from appliance.domain.changes import Record
     from appliance.flows.site import Site
 
+LINES = 50
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 Model = Annotated[
     str,
     typer.Argument(
@@ -24,25 +28,10 @@ Model = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command()(status)
     app.command()(start)
     app.command()(stop)
     app.command()(restart)
     app.command()(logs)
-
-
-def status(
-    env: Annotated[bool, typer.Option("--env", help="Show the variables of each engine instead.")] = False,
-    prefix: Prefix = "",
-    as_json: Json = False,
-) -> int:
-    """Show what runs; exit code 7 when something that should run does not."""
-    from appliance.flows.site import installed
-
-    here = site(prefix, as_json=as_json)
-    if env:
-        return _show_environment(installed(here), as_json=as_json)
-    return _show_status(here, "status", installed(here), as_json=as_json)
 
 
 def start(model: Model = "", dry_run: DryRun = False, prefix: Prefix = "", as_json: Json = False) -> int:
@@ -64,11 +53,19 @@ def logs(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="[MODEL]", help="One model, or gateway.", show_default=False, autocompletion=known_models
+            metavar="[MODEL]",
+            help="One model, one replica of it, or gateway.",
+            show_default=False,
+            autocompletion=known_models,
         ),
     ] = "",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines.")] = 50,
+    lines: Annotated[
+        int | None, typer.Option("--lines", "-n", min=1, help="How many of the last lines; 50, or all with --since.")
+    ] = None,
+    since: Annotated[
+        str, typer.Option(metavar="TIME", help="Only what is newer: 10m, 2h, 3d, or 2026-11-28 17:00 local time.")
+    ] = "",
     prefix: Prefix = "",
     as_json: Json = False,
 ) -> int:
@@ -77,7 +74,9 @@ def logs(
     from appliance.system.machine import environment
 
     here = site(prefix, as_json=as_json)
-    command = operate.log_command(here, model, follow=follow, lines=lines)
+    command = operate.log_command(
+        here, model, follow=follow, lines=lines or (0 if since else LINES), since=moment(since) if since else 0
+    )
     if follow:
         refuse_json_follow(as_json)
         os.execvpe(command.argv[0], command.argv, environment())  # noqa: S606 - its output is ours from here on
@@ -86,13 +85,16 @@ def logs(
     return finish(Result(command="logs", data={"lines": said}, text="\n".join(said)), as_json=as_json)
 
 
-def _show_environment(record: "Record", *, as_json: bool) -> int:
-    """Print the variables that the units hold; there is no secret among them."""
-    from appliance.render.pages import launches
+def moment(text: str) -> int:
+    """Return the time that `10m`, `2h`, `3d` ago or `2026-11-28[ 17:00[:05]]` stands for, in seconds since 1970."""
+    from datetime import datetime
 
-    found = {unit.service.name: dict(unit.launch.env) for unit in launches(record.deployment)}
-    lines = [f"{name}: {key}={value}" for name, variables in found.items() for key, value in variables.items()]
-    return finish(Result(command="status", data={"environment": found}, text="\n".join(lines)), as_json=as_json)
+    if found := re.fullmatch(r"([0-9]{1,9})([smhd])", text):
+        return max(1, int(time.time()) - int(found[1]) * UNITS[found[2]])
+    try:
+        return max(1, int(datetime.fromisoformat(text).timestamp()))
+    except (ValueError, OverflowError):
+        raise UsageError(f"--since {text!r} is no time", hint="for example 10m, 2h, 3d, 2026-11-28 17:00") from None
 
 
 def _control(verb: str, model: str, here: "Site", *, dry_run: bool, as_json: bool) -> int:
@@ -105,52 +107,4 @@ def _control(verb: str, model: str, here: "Site", *, dry_run: bool, as_json: boo
     record = operate.control(here, verb, model)
     if verb != "stop" and not model:
         verify.wait(record.deployment, here.machine)
-    return _show_status(here, verb, record, as_json=as_json)
-
-
-def _show_status(here: "Site", command: str, record: "Record", *, as_json: bool) -> int:
-    from time import monotonic
-
-    from appliance.flows import operate
-
-    states = operate.states(here, record)
-
-    by_name = {service.name: service for service in record.deployment.services}
-    rows = [
-        {
-            "name": state.name,
-            "state": state.state,
-            "pid": state.pid,
-            "seconds": round(monotonic() - state.since) if state.since > 0 else round(-state.since),
-            "engine": f"{by_name[state.name].engine} {by_name[state.name].version}"
-            if state.name in by_name
-            else "nginx",
-            "detail": state.detail,
-        }
-        for state in states
-    ]
-    rows += [
-        {"name": one.name, "state": "remote", "pid": 0, "seconds": 0, "engine": one.remote.url, "detail": ""}
-        for one in record.deployment.services
-        if one.remote and not one.program
-    ]
-    lines = [f"{'NAME':18} {'STATE':9} {'FOR':>8} {'PID':>8}  ENGINE"]
-    lines += [
-        f"{row['name']:18} {row['state']:9} {_duration(int(str(row['seconds']))):>8} {row['pid'] or '-':>8}  "
-        f"{row['engine']}{' — ' + str(row['detail']) if row['detail'] else ''}"
-        for row in rows
-    ]
-    data = {"runtime": record.deployment.runtime, "generation": record.generation, "services": rows}
-    bad = any(state.state == "failed" for state in states) or (
-        command == "status" and any(state.state == "stopped" for state in states)
-    )
-    code = ExitCode.UNHEALTHY if bad else ExitCode.OK
-    return finish(Result(command=command, data=data, text="\n".join(lines), exit_code=code), as_json=as_json)
-
-
-def _duration(seconds: int) -> str:
-    if seconds < 120:
-        return f"{seconds} s"
-    if seconds < 7200:
-        return f"{seconds // 60} min"
-    return f"{seconds // 3600} h" if seconds < 172800 else f"{seconds // 86400} d"
+    return show(here, verb, record, as_json=as_json)

@@ -1,18 +1,25 @@
-"""Docker: client, daemon, Compose, and whether it can hand GPUs to containers."""
+"""Docker, or Podman in its place: client, daemon, Compose, and whether it can hand GPUs to containers."""
 
 import json
 import posixpath
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from appliance.domain.changes import Command, Completed
-from appliance.domain.host import Docker
+from appliance.domain.host import Docker, Podman
 from appliance.system.machine import Machine
 
 VERSION: Final = ("version", "--format", "{{json .}}")
 INFO: Final = ("info", "--format", "{{json .}}")
 COMPOSE: Final = ("compose", "version", "--short")
+SOCKET: Final = "/run/podman/podman.sock"
+"""Where systemd starts Podman's service once somebody connects, if podman.socket is enabled."""
+PODMAN: Final = ("--url", f"unix://{SOCKET}", *VERSION)
+PLUGINS: Final = tuple(
+    f"{home}/docker/cli-plugins/docker-compose" for home in ("/usr/libexec", "/usr/lib", "/usr/local/lib")
+)
+"""Compose, which is a program of its own too, where Docker's client looks for it."""
 SNAP: Final = ("/snap/bin", "/var/lib/snapd/snap/bin")
 """Not on the fixed path that programs are looked for on."""
 CDI: Final = ("/etc/cdi", "/var/run/cdi")
@@ -101,13 +108,41 @@ def parse_cdi(content: str) -> str:
 
 
 def probe(machine: Machine) -> Docker:
+    """Ask Docker's daemon, and where none answers, Podman's service."""
+    found = _docker(machine)
+    program = "" if found.server else machine.which("podman")
+    return _podman(machine, program, found) if program else found
+
+
+def _podman(machine: Machine, program: str, docker: Docker) -> Docker:
+    """Ask Podman's service; what is known of Docker stays where that does not answer either."""
+    done = machine.run(Command(argv=(program, *PODMAN), timeout=5))
+    data = _object(done.stdout)
+    server = _text(_inside(data, "Server").get("Version"))
+    if not server:
+        why = f"Podman's service does not answer (systemctl enable --now podman.socket): {_line(done)}"
+        return docker if docker.client else replace(docker, failure=why)
+    places = (machine.which("docker-compose"), *(path for path in PLUGINS if machine.which(path)))
+    versions = {path: _compose(machine, path, "version", "--short") for path in places if path}
+    compose = next((path for path, found in versions.items() if found), "")
+    return Docker(
+        client=_text(_inside(data, "Client").get("Version")),
+        server=server,
+        compose=versions.get(compose, ""),
+        cdi=docker.cdi,
+        toolkit=docker.toolkit,
+        podman=Podman(socket=SOCKET, compose=compose),
+    )
+
+
+def _docker(machine: Machine) -> Docker:
     """Ask the client, and the daemon through it."""
     toolkit = _toolkit(machine)
     program = _program(machine)
     if not program:
         return Docker(cdi=_kinds(machine, CDI), toolkit=toolkit)
     # Before the daemon is asked: a client whose daemon does not answer is silent and not asked again.
-    compose = parse_compose(machine.run(Command(argv=(program, *COMPOSE), timeout=5)).stdout)
+    compose = _compose(machine, program, *COMPOSE)
     versions = parse_version(machine.run(Command(argv=(program, *VERSION), timeout=5)))
     if versions.podman:
         return Docker(cdi=_kinds(machine, CDI), toolkit=toolkit, failure="Podman answers in Docker's place")
@@ -123,6 +158,10 @@ def probe(machine: Machine) -> Docker:
         toolkit=toolkit,
         failure=versions.failure or info.failure,
     )
+
+
+def _compose(machine: Machine, *argv: str) -> str:
+    return parse_compose(machine.run(Command(argv=argv, timeout=5)).stdout)
 
 
 def _program(machine: Machine) -> str:

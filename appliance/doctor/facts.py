@@ -143,6 +143,10 @@ class Facts:
     """Seconds since the epoch."""
     newest: float = 0
     """When the newest of the files that we know was written."""
+    certificate_ends: int | None = None
+    """When the gateway's certificate does, in seconds since the epoch; None = it has none, or it cannot be read."""
+    certificate_own: bool = False
+    """The appliance's own authority signed it."""
     port_taken: bool = False
     """Somebody else than our own gateway has the port of the spec."""
     port_holder: str = ""

@@ -41,6 +41,12 @@ class ServiceState:
     """When it came into this state, in seconds of the machine's monotonic clock; negative = so many seconds ago,
     0 = unknown."""
     detail: str = ""
+    restarts: int = 0
+    """How often the runtime has started it again by itself."""
+    started_in: float = 0
+    """Seconds from the start of its process until it answered, the last time; 0 = nobody knows."""
+    dropins: tuple[str, ...] = ()
+    """Files of the operator's that change its unit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +135,8 @@ class Record:
     groups: tuple[str, ...] = ()
     directories: tuple[str, ...] = ()
     """Directories outside the layout that came with our files."""
+    inside: tuple[Written, ...] = ()
+    """Files within the generation's own directory, by their paths there; () = an earlier version wrote none down."""
     confirmed: bool = False
     """It was healthy once it ran; until then a failure goes back to `fallback`."""
     fallback: int = 0

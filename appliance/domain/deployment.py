@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
+from appliance.domain.host import Podman
 from appliance.domain.spec import ApplianceSpec, Tuning
 from appliance.domain.weights import Weights
 
@@ -76,6 +77,8 @@ class Artifact:
     """What starts the engine in an image: an absolute path, or a name on the image's PATH."""
     recipe: str = ""
     """Directory below images/ that an image is built from where no registry has it; `pins` are its build arguments."""
+    portable: bool = False
+    """Compiled for every processor of the architecture, not only for this machine's."""
     twin: str = ""
     """Digest of the same program as it is built on this machine without an image: where it is there, it is taken."""
 
@@ -257,6 +260,8 @@ class Service:
     """Absolute path of the directory that is its own: HOME, and caches."""
     cpus: int = 0
     """Processors that it may keep busy at most; 0 = no bound."""
+    relayed: bool = field(default=False, repr=False)
+    """Its port is one of a network of its own, and a program beside it passes on to it what comes to its socket."""
 
     @property
     def memory(self) -> int:
@@ -268,7 +273,12 @@ class Service:
         """Return where it listens, `unix:/run/…`, `127.0.0.1:18100`, or a provider's URL."""
         if self.remote and not self.remote.proxy:
             return self.remote.url
-        return f"127.0.0.1:{self.port}" if self.port and not self.container else f"unix:{self.socket}"
+        return f"127.0.0.1:{self.port}" if self.on_loopback else f"unix:{self.socket}"
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether everybody on this machine reaches it."""
+        return bool(self.port) and not self.container and not self.relayed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -322,6 +332,8 @@ class Route:
     """Its engine is told no X-Request-Id."""
     keepalive: bool = False
     """Connections to its replicas are kept."""
+    metrics: str = ""
+    """URL path of each replica's own counters; "" = it has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -334,6 +346,17 @@ class Certificate:
     """Absolute path."""
     http2_listens: bool
     """This nginx wants HTTP/2 said where it listens; newer ones have a directive for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """What replicas take memory of, for people to read."""
+
+    device: str
+    """As `Load.device` has it."""
+    name: str
+    memory: int
+    """Bytes; 0 = not told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -366,6 +389,8 @@ class Gateway:
     tls: Certificate | None = None
     ca_file: str = ""
     """Certificates that providers' are checked against."""
+    devices: tuple[Device, ...] = field(default=(), repr=False)
+    """What the status page shows of the machine; not in the repr, which digests of units are made of."""
 
     @property
     def program_only(self) -> "Gateway":
@@ -412,6 +437,8 @@ class Deployment:
     reasons: tuple[Reason, ...]
     runtime_version: int = 0
     """systemd's, where that is the runtime, or starts it at boot."""
+    podman: Podman | None = None
+    """What runs the containers where Docker does not."""
 
     @property
     def started(self) -> tuple[Service, ...]:

@@ -96,6 +96,16 @@ class Driver:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Podman:
+    """Podman's service, where it answers in Docker's place."""
+
+    socket: str
+    """Absolute path of the socket at which it speaks Docker's API."""
+    compose: str = ""
+    """Absolute path of Compose as a program of its own; "" = there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Docker:
     """A Docker daemon, or the client alone."""
 
@@ -116,6 +126,8 @@ class Docker:
     """Version of NVIDIA's container toolkit."""
     failure: str = ""
     """Why the daemon does not answer."""
+    podman: Podman | None = None
+    """What the daemon is instead; client and server are its versions then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -135,7 +135,8 @@ class Images:
     base: str = ""
     """Image that ours are built on; "" = what their Dockerfiles say."""
     portable: bool = False
-    """Build ours for every processor of the architecture: they can be taken to another machine, and take longer."""
+    """Build ours, and engines without images that are compiled, for every processor of the architecture: they can be
+    taken to another machine, and are slower where a processor has more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +160,14 @@ class Tls:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GatewaySpec:
+    """What the gateway shows beside the models."""
+
+    page: bool = True
+    """The status page at `/`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ApplianceSpec:
     """The whole appliance as the operator wants it."""
 
@@ -174,6 +183,7 @@ class ApplianceSpec:
     environment: tuple[tuple[str, str], ...] = ()
     """Variables of every engine."""
     tls: Tls = Tls()
+    gateway: GatewaySpec = GatewaySpec()
     cors: tuple[str, ...] = ()
     """Web pages that may ask from a browser: `https://chat.example`, or `*` for all."""
     splits: tuple[tuple[str, tuple[tuple[str, float], ...]], ...] = ()

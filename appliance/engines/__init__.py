@@ -151,6 +151,11 @@ def nameless(service: Service) -> bool:
     return bool(getattr(engine(service.engine), "NAMELESS", False))
 
 
+def metrics(service: Service) -> str:
+    """Return the URL path of a replica's own counters, "" where its engine has none."""
+    return str(getattr(engine(service.engine), "METRICS", ""))
+
+
 def keeps(service: Service) -> bool:
     """Tell whether connections to a replica may be kept."""
     return bool(getattr(engine(service.engine), "KEPT", False))

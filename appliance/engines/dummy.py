@@ -8,6 +8,7 @@ from appliance.domain.host import Gpu, Host
 
 NAME: Final = "dummy"
 HEALTH: Final = "/health"
+METRICS: Final = "/metrics"
 PARALLEL: Final = 64
 ADDRESS: Final = "unix"
 FILLS: Final = False

@@ -13,6 +13,7 @@ from appliance.acquire import hub, store
 from appliance.acquire import models as model_files
 from appliance.acquire.source import Carried, Source
 from appliance.apply import Report, apply, differences
+from appliance.apply.edits import edits
 from appliance.catalog import load as load_catalog
 from appliance.catalog import only, providers
 from appliance.detect import detect
@@ -21,8 +22,9 @@ from appliance.domain.changes import Changeset, File, Record
 from appliance.domain.deployment import Deployment, Model
 from appliance.domain.host import Host
 from appliance.domain.spec import SMOKE, ApplianceSpec, ModelSpec, Proxy
+from appliance.domain.status import HandEdit
 from appliance.errors import ArtifactError, HostError, SpecError
-from appliance.flows import doctor, preflight
+from appliance.flows import certificate, doctor, preflight
 from appliance.flows.site import Site, require_rights, unknown_model
 from appliance.plan import plan as decide
 from appliance.render.pages import render
@@ -40,6 +42,8 @@ class Planned:
     diff: str
     host: Host
     """The machine that it is for."""
+    edits: tuple[HandEdit, ...] = ()
+    """Files of ours that somebody edited by hand."""
     elsewhere: bool = False
     """That machine is another one: nothing can be compared with what is there."""
 
@@ -75,10 +79,14 @@ class Terms:
     """Path of a catalog that replaces the one that holds here."""
     replan: bool = False
     """Plan what runs already anew too: it may get other GPUs, another engine or more context."""
+    renew: tuple[str, ...] = ()
+    """Models that are planned anew, while all others stay as they are."""
     ignore: tuple[str, ...] | None = None
     """Findings of the doctor that do not stop it; None = it is not asked."""
     offline: bool = False
     """No hub is asked."""
+    names: tuple[str, ...] = ()
+    """Hosts and addresses that our own certificate is for; () = as before, or what this machine is called."""
     whole: bool = False
     """Read new weights whole for another machine's plan, too."""
     bundle: Carried | None = None
@@ -95,7 +103,7 @@ def planned(site: Site, edit: Edit, terms: Terms = Terms(), host: Host | None = 
     spec = specfile.check(_with_way_out(edit(there), there))
     if not host:
         specfile.check_guarded(spec, keys=guards(site))
-        _require_files(spec)
+        _require_files(spec, site)
     hubs = access(site, spec, offline=terms.offline)
     carried = terms.bundle.models if terms.bundle else ()
     known = (*(record.deployment.models if record else ()), *carried)
@@ -114,7 +122,8 @@ def planned(site: Site, edit: Edit, terms: Terms = Terms(), host: Host | None = 
         models = tuple(model_files.resolve(item, record, hubs, whole=whole, carried=carried) for item in spec.models)
         _refuse_dead_links(models, site, terms.bundle)
         return decide(
-            spec, models, here, site.layout, rows, python=sys.executable, before=before, anew=terms.replan
+            spec, models, here, site.layout, rows, python=sys.executable, before=before, anew=terms.replan,
+            renew=terms.renew,
         )  # fmt: skip
 
     # Headers first: nobody should wait for the digests of weights that do not fit.
@@ -135,9 +144,9 @@ def guards(site: Site) -> int:
     return len(keyring.load(content, path))
 
 
-def _require_files(spec: ApplianceSpec) -> None:
-    """Raise HostError when a certificate is not there."""
-    for path in (spec.tls.certificate, spec.tls.key):
+def _require_files(spec: ApplianceSpec, site: Site) -> None:
+    """Raise HostError when a certificate is not there, and not one that we make ourselves."""
+    for path in () if spec.tls == certificate.kept(site.layout) else (spec.tls.certificate, spec.tls.key):
         if path and not Path(path).is_file():
             raise HostError(f"tls: {path} is not there", hint="--tls-certificate FILE --tls-key FILE")
 
@@ -182,6 +191,7 @@ def converge(
         site.progress.step("detect")
         plan = planned(site, edit, replace(terms, offline=terms.offline or source.offline))
         with _kept(site, secret) as new:
+            certificate.ensure(site, plan.changes.deployment.spec, terms.names)
             return bring_about(site, plan.changes, source, doubted=new)
 
 
@@ -257,6 +267,7 @@ def apply_plan(site: Site, deployment: Deployment, source: Source) -> Converged:
     with lock(Path(site.layout.state, "lock"), site.command):
         _, files = read_spec(site)
         specfile.check_guarded(specfile.check(deployment.spec), keys=guards(site))
+        certificate.ensure(site, deployment.spec)
         return bring_about(site, render(deployment, specfile.files(deployment.spec, files, site.layout)), source)
 
 
@@ -287,7 +298,8 @@ def bring_about(site: Site, changes: Changeset, source: Source, *, doubted: str 
         verify.wait(deployment, site.machine)
         checks.extend(verify.completion(deployment, name, site.machine) for name in asked)
 
-    report = apply(changes, site.generations, site.machine, site.progress, healthy)
+    steward = verify.Steward(site.machine, site.progress)
+    report = apply(changes, site.generations, site.machine, site.progress, healthy, steward)
     return Converged(deployment=deployment, report=report, checks=tuple(checks))
 
 
@@ -310,7 +322,9 @@ def _planned(site: Site, changes: Changeset, record: Record | None, host: Host) 
         there = site.machine.read(path if path.startswith("/") else f"{site.layout.current}/{path}", 8 << 20) or b""
         old, new = (text.decode(errors="replace").splitlines(keepends=True) for text in (there, wanted.get(path, b"")))
         parts += difflib.unified_diff(old, new, f"now: {path}", f"then: {path}")
-    return Planned(changes=changes, pending=pending, diff="".join(parts), host=host)
+    found = edits(record, site.generations, site.machine) if record else ()
+    ours = tuple(one for one in found if not one.yours)
+    return Planned(changes=changes, pending=pending, diff="".join(parts), host=host, edits=ours)
 
 
 def _refuse_dead_links(models: tuple[Model, ...], site: Site, bundle: Carried | None) -> None:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from appliance import __file__ as package
-from appliance import verify
+from appliance import codec, verify
 from appliance.acquire import store
 from appliance.catalog import catalog, load
 from appliance.detect import ports
@@ -25,6 +25,7 @@ from appliance.domain.deployment import Release
 from appliance.domain.host import Host
 from appliance.domain.spec import ApplianceSpec, ModelSpec
 from appliance.errors import SpecError
+from appliance.flows import certificate
 from appliance.flows.site import Site
 from appliance.plan.build import ACCOUNTS
 from appliance.system.http import call, port_is_free
@@ -78,6 +79,8 @@ def gather(site: Site, host: Host, spec: ApplianceSpec | None = None) -> Facts:
         virtual=b" hypervisor" in (machine.read("/proc/cpuinfo", 1 << 14) or b""),
         now=time.time(),
         newest=_newest(layout.state),
+        certificate_ends=_certificate_ends(site, wanted),
+        certificate_own=certificate.is_own(site, wanted.tls),
         port_taken=taken,
         port_holder=ports.holder(machine, wanted.port) if taken else "",
         installed=_installed(site, record, states) if record and not spec else Installed(),
@@ -221,6 +224,18 @@ def _no_cgroups(machine: Machine) -> bool:
         return False
     section = document.get("nvidia-container-cli")
     return isinstance(section, dict) and section.get("no-cgroups") is True
+
+
+def _certificate_ends(site: Site, spec: ApplianceSpec) -> int | None:
+    path = spec.tls.certificate
+    content = site.machine.read(path, codec.MAX_BYTES) if path else None
+    if not content:
+        return None
+    from appliance import certificates  # what reads them takes its time to be imported
+
+    with suppress(SpecError):
+        return certificates.about(content, path).ends
+    return None
 
 
 def _newest(state: str) -> float:

@@ -70,7 +70,25 @@ def choose(site: Site, number: int | None) -> Kept:
 def _before(record: Record, there: tuple[Kept, ...]) -> int:
     """Return the generation that the one in force followed; the newest healthy one below it, if that is not told."""
     older = [one.number for one in there if one.healthy and one.number < record.generation]
-    return record.fallback or max(older, default=0)
+    return record.fallback if record.fallback in {one.number for one in there} else max(older, default=0)
+
+
+def doomed(site: Site, keep: int) -> tuple[Kept, ...]:
+    """Return what pruning takes away: all but the one in force and the `keep` newest that were healthy."""
+    there = [one for one in kept(site) if not one.current]
+    healthy = sorted((one.number for one in there if one.healthy), reverse=True)[:keep]
+    return tuple(one for one in there if one.number not in healthy)
+
+
+def prune(site: Site, keep: int) -> tuple[Kept, ...]:
+    """Take old generations away, and tell which; what only they needed can be pruned from the store then."""
+    require_rights(site)
+    with lock(Path(site.layout.state, "lock"), site.command):
+        record, gone = installed(site), doomed(site, keep)
+        for one in gone:
+            if record.confirmed or one.number != record.fallback:
+                site.generations.drop(one.number)
+        return tuple(one for one in gone if record.confirmed or one.number != record.fallback)
 
 
 def preview(site: Site, number: int | None) -> Planned:

@@ -10,7 +10,7 @@ from appliance.domain.deployment import Artifact, Deployment
 from appliance.domain.spec import ApplianceSpec
 from appliance.errors import ArtifactError, UsageError
 from appliance.flows import converge, store
-from appliance.flows.site import Site, require_rights
+from appliance.flows.site import Site, daemon, require_rights
 from appliance.plan import containers
 from appliance.report import work
 from appliance.system.docker import Daemon, Image
@@ -46,14 +46,14 @@ def recipes() -> tuple[str, ...]:
 
 def entries(site: Site) -> tuple[Entry, ...]:
     """Return every image that is wanted, then those of ours that are here besides."""
-    daemon = Daemon()
-    found = {}
-    for artifact in _images(wanted(site)):
-        here = daemon.image(artifact.ref)
+    plan = wanted(site)
+    here, found = Daemon(plan.podman), {}
+    for artifact in _images(plan):
+        image = here.image(artifact.ref)
         found[artifact.ref] = Entry(
-            ref=artifact.ref, name=artifact.name, recipe=artifact.recipe, size=here.size if here else 0
+            ref=artifact.ref, name=artifact.name, recipe=artifact.recipe, size=image.size if image else 0
         )
-    for image in daemon.images():
+    for image in here.images():
         for tag in image.tags:
             recipe = image.labels.get("org.llm-appliance.recipe", "")
             found.setdefault(tag, Entry(ref=tag, name="", recipe=recipe, size=image.size))
@@ -74,19 +74,20 @@ def build(site: Site, name: str, args: tuple[str, ...], tag: str) -> tuple[str, 
         own = (*args, *((f"BASE_IMAGE={spec.base}",) if spec.base and "BASE_IMAGE" not in str(args) else ()))
         ref = tag or f"{containers.OURS}/{name}:local"
         asked = [Artifact(name=name, kind="image", ref=ref, digest="", recipe=name, pins=own)]
-    daemon, built = Daemon(), []
+    here, built = Daemon(plan.podman), []
     for artifact in asked:
-        if name or not daemon.image(artifact.ref):
-            images.build(artifact, Path(site.layout.cache), site.machine, site.progress)
+        if name or not here.image(artifact.ref):
+            images.build(artifact, here, Path(site.layout.cache), site.machine, site.progress)
             built.append(artifact.ref)
     return tuple(built)
 
 
 def pull(site: Site, refs: tuple[str, ...]) -> tuple[str, ...]:
     """Pull images, or for () all that the configuration wants and that are not here; return their names."""
-    plan, daemon = wanted(site), Daemon()
+    plan = wanted(site)
+    here = Daemon(plan.podman)
     asked = [Artifact(name=ref, kind="image", ref=ref, digest="") for ref in refs] or [
-        one for one in _images(plan) if not one.recipe and not daemon.image(one.ref)
+        one for one in _images(plan) if not one.recipe and not here.image(one.ref)
     ]
     for artifact in asked:
         images.image(artifact, plan, site.machine, Source(), site.progress)
@@ -95,16 +96,17 @@ def pull(site: Site, refs: tuple[str, ...]) -> tuple[str, ...]:
 
 def save(site: Site, file: Path, refs: tuple[str, ...]) -> tuple[str, ...]:
     """Write images, or for () all that the configuration wants, into one file; return their names."""
-    daemon = Daemon()
-    chosen = refs or tuple(one.ref for one in _images(wanted(site)))
-    found: dict[str, Image | None] = {ref: daemon.image(ref) for ref in chosen}
+    plan = wanted(site)
+    here = Daemon(plan.podman)
+    chosen = refs or tuple(one.ref for one in _images(plan))
+    found: dict[str, Image | None] = {ref: here.image(ref) for ref in chosen}
     missing = [ref for ref, image in found.items() if image is None]
     if missing:
         raise ArtifactError(f"not here: {', '.join(missing)}", hint="llm-appliance image build, or image pull")
     if not file.parent.is_dir():
         raise UsageError(f"{file.parent}: no such directory")
     with work(site.progress, f"writing {file.name}", sum(image.size for image in found.values() if image)) as bar:
-        daemon.save(chosen, file, lambda more, total: bar.advance(more, total=total))
+        here.save(chosen, file, lambda more, total: bar.advance(more, total=total))
     return chosen
 
 
@@ -113,7 +115,7 @@ def load(site: Site, file: Path) -> tuple[str, ...]:
     if not file.is_file():
         raise UsageError(f"{file}: no such file")
     site.progress.step("load", str(file))
-    refs = Daemon().load(file)
+    refs = daemon(site).load(file)
     for ref in refs:
         images.remember(ref, Path(site.layout.state), site.machine)
     return refs
@@ -124,7 +126,7 @@ def prune(site: Site) -> tuple[str, ...]:
     require_rights(site)
     with lock(Path(site.layout.state, "lock"), site.command):
         needed = {one.ref for plan in store.deployments(site).values() for one in _images(plan)}
-        return images.remove_made(Path(site.layout.state), site.machine, keep=needed)
+        return images.remove_made(daemon(site), Path(site.layout.state), site.machine, keep=needed)
 
 
 def _images(deployment: Deployment) -> tuple[Artifact, ...]:

@@ -2,6 +2,7 @@
 
 import shutil
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from appliance import verify
@@ -9,8 +10,9 @@ from appliance.acquire import images, store
 from appliance.apply import accounts, remove_everything
 from appliance.domain.changes import Command, Record, ServiceState
 from appliance.errors import ApplianceError, ArtifactError, HostError
-from appliance.flows.site import Site, installed, require_rights, unknown_model
+from appliance.flows.site import Site, daemon, installed, require_rights, unknown_model
 from appliance.runtimes import runtime
+from appliance.system.docker import Daemon
 from appliance.system.lock import lock
 
 
@@ -64,33 +66,40 @@ def control(site: Site, verb: str, model: str) -> Record:
     return record
 
 
-def log_command(site: Site, model: str, *, follow: bool, lines: int) -> Command:
-    """Return the command that shows the log of one model, of the gateway, or of all for ""."""
+def log_command(site: Site, name: str, *, follow: bool, lines: int, since: int = 0) -> Command:
+    """Return the command that shows the log of one model, of one replica, of the gateway, or of all for ""."""
     deployment = installed(site).deployment
-    names = ["gateway", *(service.name for service in deployment.started)]
-    replicas = [service.name for service in deployment.started if service.model == model]
-    if model and model not in names and not replicas:
-        raise unknown_model(model, ("gateway", *(item.name for item in deployment.models)))
-    service = model if model in names else (replicas[0] if replicas else "")
-    return runtime(deployment.runtime).logs(deployment, service, follow=follow, lines=lines)
+    names = ("gateway", *(service.name for service in deployment.started))
+    replicas = tuple(service.name for service in deployment.started if service.model == name)
+    if name and name not in names and not replicas:
+        raise unknown_model(name, ("gateway", *(item.name for item in deployment.models)))
+    services = replicas or ((name,) if name else ())
+    return runtime(deployment.runtime).logs(deployment, services, follow=follow, lines=lines, since=since)
 
 
-def uninstall(site: Site, *, purge_models: bool, purge_keys: bool = False) -> tuple[str, ...]:
+def uninstall(
+    site: Site, *, purge_models: bool, purge_keys: bool = False, keep_configuration: bool = False
+) -> tuple[str, ...]:
     """Take everything away that we wrote; weights and keys stay unless told otherwise. Return what is left behind."""
     layout = site.layout
     require_rights(site)
     with lock(Path(layout.state, "lock"), site.command):
         record = site.generations.record()
+        there = daemon(site) if images.made(Path(layout.state)) else None
         site.progress.step("stop", "and remove what was written")
-        left = remove_everything(record, site.generations, site.machine) if record else ()
-        left += _remove_images(site)
+        kept: tuple[str, ...] = ()
+        if record and keep_configuration:
+            kept = tuple(item.path for item in record.files if item.path.startswith(f"{layout.etc}/"))
+            record = replace(record, files=tuple(item for item in record.files if item.path not in kept))
+        left = kept + (remove_everything(record, site.generations, site.machine) if record else ())
+        left += _remove_images(site, there) if there else ()
         doomed = [layout.cache, layout.log, layout.run, f"{layout.state}/generations"]
         doomed += [f"{layout.state}/{name}" for name in ("engines", "gateway", "bundles")] + [layout.sockets]
         doomed += [f"{layout.state}/store"] if purge_models else []
-        keys = [path for path in (layout.keys, f"{layout.etc}/secrets") if Path(path).exists()]
+        keys = [path for path in (layout.keys, f"{layout.etc}/secrets", f"{layout.etc}/tls") if Path(path).exists()]
         if purge_keys:
             Path(layout.keys).unlink(missing_ok=True)
-            doomed.append(f"{layout.etc}/secrets")
+            doomed += [f"{layout.etc}/secrets", f"{layout.etc}/tls"]
         else:
             # Nobody can make them again: clients have what belongs to them.
             left += tuple(keys)
@@ -104,12 +113,12 @@ def uninstall(site: Site, *, purge_models: bool, purge_keys: bool = False) -> tu
     return left
 
 
-def _remove_images(site: Site) -> tuple[str, ...]:
+def _remove_images(site: Site, there: Daemon) -> tuple[str, ...]:
     """Remove the container images that we brought; return those that stay, for somebody uses them or nobody answers."""
     state = Path(site.layout.state)
     brought = images.made(state)
     gone: tuple[str, ...] = ()
     with suppress(ApplianceError):
-        gone = images.remove_made(state, site.machine)
+        gone = images.remove_made(there, state, site.machine)
     site.machine.remove(str(state / images.MADE))
     return tuple(f"image {ref}" for ref in brought if ref not in gone)

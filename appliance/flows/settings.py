@@ -27,12 +27,13 @@ ABOUT = {
     "hub.offline": "never ask a hub: true, false (HF_HUB_OFFLINE)",
     "images.registry": "registry that has all container images under their own names: registry.example:5000/mirror",
     "images.base": "image that the appliance's own images are built on: debian:12-slim",
-    "images.portable": "build them for every processor, not only this machine's: true, false",
+    "images.portable": "compile engines for every processor, not only this machine's, in images or not: true, false",
+    "gateway.page": "the status page at /, from the next install on: true, false",
     "proxy.https": "the way out, for downloads and to providers: http://HOST:PORT (https_proxy)",
     "proxy.none": "hosts that are asked directly, with commas between (no_proxy)",
 }
 """Key -> what it is for, and the environment variable that holds where it is not set."""
-FLAGS = ("hub.offline", "images.portable")
+FLAGS = ("hub.offline", "images.portable", "gateway.page")
 VARIABLE = "env."
 """Beginning of the keys that are variables of every engine: `env.VLLM_LOGGING_LEVEL`."""
 WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
@@ -61,6 +62,7 @@ def values(site: Site) -> dict[str, tuple[bool, str | bool]]:
         "hub.endpoint": now.endpoint, "hub.modelscope": now.modelscope, "hub.ollama": now.ollama,
         "hub.source": now.source,
         "hub.token-file": now.token_file, "hub.offline": now.offline,
+        "gateway.page": spec.gateway.page,
         "proxy.https": spec.proxy.https or environ.get("https_proxy", ""),
         "proxy.none": spec.proxy.none or environ.get("no_proxy", ""),
     }  # fmt: skip

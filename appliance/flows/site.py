@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.apply import Generations
+from appliance.detect import docker
 from appliance.domain.changes import Record
 from appliance.domain.deployment import Layout
 from appliance.errors import HostError, SpecError
 from appliance.report import Progress
+from appliance.system.docker import Daemon
 from appliance.system.machine import Machine
 
 
@@ -35,6 +37,13 @@ def installed(site: Site) -> Record:
     if record is None:
         raise HostError("nothing is installed here", hint=f"{_sudo(site)}llm-appliance install{_where(site)}")
     return record
+
+
+def daemon(site: Site) -> Daemon:
+    """Return the daemon that has our images: the one that runs them, else the one that would."""
+    record = site.generations.record()
+    boxed = record is not None and bool(record.deployment.gateway.image)
+    return Daemon(record.deployment.podman if record and boxed else docker.probe(site.machine).podman)
 
 
 def require_rights(site: Site, *, writing: bool = True) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from appliance import acquire, codec
 from appliance.acquire import hub, models, store
 from appliance.acquire.hub import keep
+from appliance.bundle import cargo
 from appliance.domain.deployment import Deployment, Model
 from appliance.errors import SpecError, UsageError
 from appliance.flows import converge, preflight
@@ -16,7 +17,7 @@ from appliance.system.lock import lock
 from appliance.system.machine import sync
 
 MODEL = "model"
-PARTS = {"engines": "engine", "gateway": "gateway"}
+PARTS = {"engines": "engine", "gateway": "gateway", cargo.ATTACHED: "files"}
 """Directories of the state directory that artifacts are put into -> what lies there."""
 GONE = ".gone"
 """End of the name of what was being removed when somebody was killed."""
@@ -108,6 +109,11 @@ def _needed(deployment: Deployment) -> dict[str, tuple[str, ...]]:
     for service in deployment.services:
         for digest in service.artifacts:
             found[digest[:16]] = tuple(dict.fromkeys((*found.get(digest[:16], ()), service.model)))
+    home = f"{deployment.layout.state}/{cargo.ATTACHED}/"
+    for item in deployment.spec.models:
+        for path in cargo.paths(item):
+            if path.startswith(home):
+                found[path.removeprefix(home).partition("/")[0]] = (item.name,)
     return {**found, Path(deployment.gateway.root).name: ("gateway",)}
 
 

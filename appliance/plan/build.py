@@ -10,11 +10,13 @@ from appliance.domain.deployment import (
     Artifact,
     Certificate,
     Deployment,
+    Device,
     Gateway,
     Layout,
     Model,
     Reason,
     Refusal,
+    Release,
     Remote,
     Route,
     Service,
@@ -22,7 +24,7 @@ from appliance.domain.deployment import (
 from appliance.domain.host import Host
 from appliance.domain.spec import ApplianceSpec, ModelSpec
 from appliance.domain.version import version
-from appliance.engines import bound, engine, health, keeps, nameless, paths, upstream
+from appliance.engines import bound, engine, health, keeps, metrics, nameless, paths, upstream
 from appliance.errors import HostError
 from appliance.gateway import TRIPLETS
 from appliance.plan import choose, containers, keep, ladder, share, size, wishes, words
@@ -57,15 +59,17 @@ NUMBERS = ("60700", "60701", "60700")
 
 def plan(
     spec: ApplianceSpec, models: tuple[Model, ...], host: Host, layout: Layout, catalog: Catalog,
-    *, python: str, before: Deployment | None = None, anew: bool = False,
+    *, python: str, before: Deployment | None = None, anew: bool = False, renew: tuple[str, ...] = (),
 ) -> Deployment:  # fmt: skip
     """Return what will run; `models` are the spec's, inspected. Raises HostError when something cannot be.
 
     `before` is what runs now: a model that is asked for as it was keeps its engine, its GPUs and its layout, unless
-    all is to be planned `anew`. The largest models are placed first, for the others fit in between.
+    all is to be planned `anew`, or it is among those to `renew`. The largest models are placed first, for the others
+    fit in between.
     """
     chosen, reason = _runtime(spec, host, layout, before)
     kept = {} if anew else keep.kept(spec, models, host, before, chosen)
+    kept = {name: what for name, what in kept.items() if name not in renew}
     here, where = room(host), pools(host)
     for service in (one for services, _ in kept.values() for one in services):
         here = here.take(service.loads, where, running=True)
@@ -81,12 +85,16 @@ def plan(
     fits, here = _fit(new, candidates, host, here)
     if chosen in CONTAINERS:
         fits = {item.name: _located(item, fits[item.name], spec, host) for item, _ in new}
+    elif spec.images.portable:
+        fits = {name: _made_of(one, choose.portable(one.candidate.release, host)) for name, one in fits.items()}
     for item, model in new:
         artifacts |= {one.digest: one for one in fits[item.name].candidate.release.artifacts}
         placed = _services(item, model, fits[item.name], layout, host, python, ports)
         remote = _remote(item, spec) if providers.is_remote(item.source) else None
         services[item.name] = _elsewhere(placed, remote, python) if remote else placed
     grown = share.grow(tuple(one for name in fits for one in services[name]), host, here)
+    if chosen == "systemd":
+        grown = tuple(replace(one, relayed=bool(one.port)) for one in grown)
     if chosen in CONTAINERS:
         own = {item.name for item, _ in new if item.image}
         grown = tuple(_contained(one, fits[one.model], host, own=one.model in own) for one in grown)
@@ -115,6 +123,7 @@ def plan(
         services=ordered,
         gateway=_gateway(spec, ordered, layout, host, gateway_artifact),
         artifacts=(gateway_artifact, *(artifacts[digest] for digest in used)),
+        podman=host.docker.podman if boxed else None,
         runtime_version=host.systemd if chosen == "systemd" or (boxed and layout.prefix == "/") else 0,
         reasons=(reason, *(one for item in spec.models for one in told[item.name])),
     )
@@ -229,7 +238,10 @@ def _services(
 
 
 def _located(item: ModelSpec, fitted: Fitted, spec: ApplianceSpec, host: Host) -> Fitted:
-    release = containers.located(fitted.candidate.release, item, spec.images, host)
+    return _made_of(fitted, containers.located(fitted.candidate.release, item, spec.images, host))
+
+
+def _made_of(fitted: Fitted, release: Release) -> Fitted:
     return replace(fitted, candidate=replace(fitted.candidate, release=release))
 
 
@@ -329,6 +341,11 @@ def _gateway(
         cors=spec.cors,
         tls=tls if tls.certificate else None,
         ca_file=CA_FILE,
+        devices=(
+            # A kernel may tell a little more or less after the next boot: no plan is to differ by that.
+            Device(device="ram", name="RAM", memory=host.memory >> 27 << 27),
+            *(Device(device=gpu.device, name=gpu.name, memory=gpu.memory or 0) for gpu in host.devices),
+        ),
     )
 
 
@@ -349,6 +366,7 @@ def _route(name: str, item: ModelSpec, replicas: list[Service]) -> Route:
         fallback=serving.fallback,
         keepalive=keeps(first),
         nameless=nameless(first),
+        metrics=metrics(first) if name == item.name else "",
     )
 
 

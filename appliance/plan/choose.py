@@ -171,6 +171,18 @@ def resolve(row: Release, gpus: tuple[Gpu, ...], host: Host, runtime: str) -> Re
     return replace(row, artifacts=named)
 
 
+def portable(row: Release, host: Host) -> Release:
+    """Return the release with all that is compiled here compiled for every processor of the architecture."""
+    plain = replace(host, cpu_flags=())
+    marked = (
+        replace(one, portable=one.kind == "build" or (not row.torch and bool(requirements(one))))
+        for one in row.artifacts
+    )
+    return replace(
+        row, artifacts=tuple(replace(one, digest=_name(one, row, plain)) if one.portable else one for one in marked)
+    )
+
+
 def _for(gpus: tuple[Gpu, ...], artifact: Artifact) -> Artifact:
     """Say for which GPUs something is built, and of an image whose digest is known that it is that one."""
     if artifact.kind == "image" and artifact.digest:
@@ -188,7 +200,7 @@ def _name(artifact: Artifact, row: Release, host: Host) -> str:
         return artifact.digest or _digest(*origin)
     if artifact.kind == "build":
         compiler = (host.cuda_toolkit,) if row.api == "cuda" else ()
-        return _digest(*origin, host.arch, *host.cpu_flags, *artifact.pins, *compiler)
+        return _digest(*origin, host.arch, *_processor(artifact, host), *artifact.pins, *compiler)
     if artifact.kind == "program":
         return _digest(*origin, dict(host.tools).get(artifact.ref, ""))
     lock = requirements(artifact)
@@ -205,8 +217,12 @@ def _name(artifact: Artifact, row: Release, host: Host) -> str:
             host.arch,
         )
     # What has a torch is made of ready wheels; the others are compiled here, for this processor.
-    flags = () if row.torch else host.cpu_flags
+    flags = () if row.torch else _processor(artifact, host)
     return _digest(*origin, host.arch, *flags, host.python, lock)
+
+
+def _processor(artifact: Artifact, host: Host) -> tuple[str, ...]:
+    return ("portable",) if artifact.portable else host.cpu_flags
 
 
 def _digest(*parts: str) -> str:

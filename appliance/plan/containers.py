@@ -46,9 +46,8 @@ BESIDE: Final = GIB
 def gives_gpus(host: Host) -> bool:
     """Tell whether Docker hands NVIDIA's GPUs to containers here."""
     docker = host.docker
-    return bool(
-        docker.server and not docker.snap and (_by_cdi(docker) or docker.toolkit or "nvidia" in docker.runtimes)
-    )
+    ways = _by_cdi(docker) or docker.toolkit or "nvidia" in docker.runtimes
+    return bool(docker.server and not docker.snap and not docker.podman and ways)
 
 
 def located(release: Release, item: ModelSpec, images: Images, host: Host) -> Release:

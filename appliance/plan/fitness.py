@@ -145,6 +145,8 @@ def _handed(row: Release, host: Host, runtime: str) -> str:
         return ""
     if docker.snap:
         return "Docker from snap hands no GPU to containers"
+    if docker.podman:
+        return f"Podman {docker.server} passes no CDI device on that Compose asks for: NVIDIA GPUs need Docker"
     there = docker.toolkit or "nvidia" in docker.runtimes or "nvidia.com/gpu" in docker.cdi
     return "" if there else "Docker hands out no NVIDIA GPUs: neither their container toolkit nor a CDI spec is there"
 

@@ -4,17 +4,19 @@ import hashlib
 import json
 from dataclasses import asdict, replace
 from functools import cache
-
-import jinja2
+from typing import TYPE_CHECKING
 
 from appliance import codec, gateway, resources
 from appliance.domain.changes import Changeset, File, Page, Unit
-from appliance.domain.deployment import Deployment
+from appliance.domain.deployment import Deployment, Program
 from appliance.engines import engine, health
 from appliance.errors import ApplianceError
 from appliance.render import quoting
 from appliance.render.environment import variables
 from appliance.runtimes import runtime
+
+if TYPE_CHECKING:
+    import jinja2
 
 DEPLOYMENT = "deployment.json"
 """The plan itself, in the generation that it made."""
@@ -60,7 +62,7 @@ def _together(deployment: Deployment, units: tuple[Unit, ...]) -> tuple[tuple[Un
     The page's digest is among the words: when the page changes the unit does, and so the service is restarted.
     """
     started, pages = [], []
-    for unit in units:
+    for unit in map(_relayed, units):
         if not unit.launch.programs:
             started.append(unit)
             continue
@@ -75,12 +77,27 @@ def _together(deployment: Deployment, units: tuple[Unit, ...]) -> tuple[tuple[Un
     return tuple(started), tuple(pages)
 
 
+def _relayed(unit: Unit) -> Unit:
+    """Start what leads from the socket to the port as soon as the engine is ready: until then nobody can come in."""
+    service, launch = unit.service, unit.launch
+    if not service.relayed:
+        return unit
+    place = f"127.0.0.1:{service.port}"
+    *first, last = launch.programs or (Program(argv=launch.argv),)
+    if unit.health and not last.ready and not last.once:
+        last = replace(last, ready=f"{place}{unit.health}")
+    relay = Program(argv=("{python}", "-m", "appliance.system.relay", service.socket, place))
+    return replace(unit, launch=replace(launch, argv=(), programs=(*first, last, relay)))
+
+
 def _file(page: Page) -> File:
     if "json" in page.names:
         return File(path=page.path, content=str(page.names["json"]).encode(), mode=page.mode)
     source = resources.data(f"templates/{page.template}")
     if not page.template.endswith(".j2"):
         return File(path=page.path, content=source.read_bytes(), mode=page.mode)
+    import jinja2
+
     # The digest covers what this file depends on and nothing else: another model must not change this one's unit.
     digest = hashlib.sha256(repr((page.template, sorted(page.names.items()))).encode()).hexdigest()[:12]
     try:
@@ -91,7 +108,9 @@ def _file(page: Page) -> File:
 
 
 @cache
-def _environment() -> jinja2.Environment:
+def _environment() -> "jinja2.Environment":
+    import jinja2
+
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(resources.data("templates")),
         undefined=jinja2.StrictUndefined,

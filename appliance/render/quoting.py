@@ -6,6 +6,8 @@ import re
 from appliance.errors import SpecError
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_BREAKS = re.compile(r"[\x85\u2028\u2029]")
+"""What YAML takes for the end of a line, and JSON does not."""
 
 
 def _text(value: object) -> str:
@@ -77,7 +79,8 @@ def compose(value: object) -> str:
     """One scalar of a Compose file as a JSON literal, which YAML reads as it is meant; `$` would begin a variable."""
     if isinstance(value, bool | int):
         return json.dumps(value)
-    return json.dumps(_text(value).replace("$", "$$"), ensure_ascii=False)
+    text = json.dumps(_text(value).replace("$", "$$"), ensure_ascii=False)
+    return _BREAKS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 FILTERS = {

@@ -52,6 +52,12 @@ class Runtime(Protocol):
     def retire(self, deployment: Deployment, services: tuple[str, ...]) -> tuple[Command, ...]:
         """Return what stops services that are no longer wanted, before their files go."""
 
+    def files(self, service: str) -> tuple[str, ...]:
+        """Return the paths, as a Changeset names them, that only this service is started by; () = all share one."""
+
+    def begin(self, deployment: Deployment, service: str) -> tuple[Command, ...]:
+        """Return what starts one service that was retired as the files in force say, and does not wait for it."""
+
     def settle(self, deployment: Deployment) -> tuple[Command, ...]:
         """Return what is to be run after our files are gone."""
 
@@ -61,8 +67,14 @@ class Runtime(Protocol):
     def read_status(self, deployment: Deployment, done: Completed) -> tuple[ServiceState, ...]:
         """Read its answer."""
 
-    def logs(self, deployment: Deployment, service: str, *, follow: bool, lines: int) -> Command:
-        """Return the command that shows the log of one service, or of all for ""."""
+    def logs(
+        self, deployment: Deployment, services: tuple[str, ...], *, follow: bool, lines: int, since: int = 0
+    ) -> Command:
+        """Return the command that shows the log of these services, of all for ().
+
+        `lines` 0 = all that there are; `since` in seconds since 1970, 0 = from the beginning. Raises UsageError where
+        the log knows no times.
+        """
 
 
 @cache

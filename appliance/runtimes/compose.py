@@ -3,8 +3,8 @@
 import hashlib
 import json
 import time
-from calendar import timegm
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from appliance.catalog import providers
@@ -23,6 +23,8 @@ RELAY: Final = "{}_relay"
 """Name of what passes on to an engine's port what comes to its socket; no model's name has a `_`."""
 OLDEST: Final = "2.20"
 """The first Compose that was looked at; Debian 13 has 2.26."""
+OLDEST_PODMAN: Final = "4.3"
+"""The first Podman that was looked at, Debian 12's."""
 GATEWAY_MEMORY: Final = 2 << 30
 """Bytes."""
 START: Final = 'umask 007; rm -f "$1"; shift; exec "$@"'
@@ -32,6 +34,8 @@ PROBE: Final = 'command -v curl >/dev/null || exit 0; exec curl -fsS -m 4 -o /de
 STATES: Final = {
     "running": "running", "created": "starting", "restarting": "failed", "removing": "stopped", "paused": "stopped",
     "exited": "stopped", "dead": "failed",
+    # Podman's own.
+    "configured": "starting", "initialized": "starting", "stopping": "stopped", "stopped": "stopped",
 }  # fmt: skip
 LOOP: Final = 10
 """Seconds that a container must have run for Docker to begin counting its restarts anew."""
@@ -64,10 +68,14 @@ class Tunnel:
 
 
 def refuse(host: Host, prefix: str) -> str | None:
-    """Refuse where no Docker daemon answers root, or Compose is missing."""
+    """Refuse where neither Docker's daemon nor Podman's service answers root, or Compose is missing."""
     docker = host.docker
     if not docker.server:
         return docker.failure or ("no Docker daemon answers" if docker.client else "Docker is not installed")
+    if docker.podman and version(docker.server) < version(OLDEST_PODMAN):
+        return f"Podman {docker.server} is too old, {OLDEST_PODMAN} is needed"
+    if docker.podman and not docker.podman.compose:
+        return "Podman needs docker-compose, a program of its own, of version 2"
     if not docker.compose:
         return "Docker's Compose plugin is not installed"
     if version(docker.compose) < version(OLDEST):
@@ -98,13 +106,14 @@ def pages(deployment: Deployment, units: tuple[Unit, ...]) -> tuple[Page, ...]:
         "entries": tuple(_entry(unit, layout) for unit in units if unit.service.container),
         "tunnels": tuple(_tunnel(unit.service) for unit in units if unit.service.remote),
     }
-    page = Page(path=FILE, template="compose/compose.yaml.j2", names=names)
+    # It holds the engines' environment: for root only, who alone asks Compose for anything.
+    page = Page(path=FILE, template="compose/compose.yaml.j2", names=names, mode=0o600)
     if not deployment.runtime_version:
         return (page,)
     unit = Page(
         path=UNIT,
         template="systemd/compose.service.j2",
-        names={"compose": _compose(layout.current, layout), "python": deployment.python},
+        names={"compose": _compose(deployment), "python": deployment.python, "podman": deployment.podman},
     )
     return page, unit
 
@@ -113,15 +122,15 @@ def check(deployment: Deployment, generation: str) -> tuple[Command, ...]:
     """Let Compose read its file, systemd its unit, and the image's own nginx the gateway's configuration."""
     layout = deployment.layout
     nginx = (
-        "docker", "run", "--rm", "--network", "none", "--read-only", "--cap-drop", "ALL",
+        _program(deployment), "run", "--rm", "--network", "none", "--read-only", "--cap-drop", "ALL",
         "--security-opt", "no-new-privileges", "--user", f"{deployment.gateway_user}:{deployment.group}",
-        "--tmpfs", _scratch(deployment), "--volume", f"{layout.state}:{layout.state}:ro",
+        "--tmpfs", f"{layout.run}/gateway:mode=1777", "--volume", f"{layout.state}:{layout.state}:ro",
         "--entrypoint", "nginx", deployment.gateway.image, *_nginx(deployment, generation)[1:-2], "-t",
     )  # fmt: skip
     strict = ("--recursive-errors=no",) if deployment.runtime_version >= 250 else ()
     unit = Command(argv=("systemd-analyze", "verify", *strict, f"{generation}/root{UNIT}"), timeout=60)
     return (
-        Command(argv=(*_compose(generation, layout), "config", "--quiet"), timeout=60),
+        Command(argv=(*_compose(deployment, generation), "config", "--quiet"), timeout=60),
         Command(argv=nginx, timeout=60),
         *((unit,) if deployment.runtime_version else ()),
     )
@@ -174,6 +183,17 @@ def retire(deployment: Deployment, services: tuple[str, ...]) -> tuple[Command, 
     return _systemctl("disable", "--quiet", UMBRELLA, ok=(0, 1)), _systemctl("stop", UMBRELLA, ok=(0, 5)), down
 
 
+def files(service: str) -> tuple[str, ...]:
+    """All containers stand in one file."""
+    return ()
+
+
+def begin(deployment: Deployment, service: str) -> tuple[Command, ...]:
+    """Make its container anew, and its relay's."""
+    relays = [RELAY.format(one.name) for one in deployment.started if one.name == service and one.port]
+    return (_run(deployment, "up", "--detach", "--no-deps", service, *relays, timeout=300),)
+
+
 def settle(deployment: Deployment) -> tuple[Command, ...]:
     """Make systemd forget the unit whose file is gone."""
     return (_systemctl("daemon-reload"),) if deployment.runtime_version else ()
@@ -182,7 +202,7 @@ def settle(deployment: Deployment) -> tuple[Command, ...]:
 def status(deployment: Deployment) -> Command:
     """Ask for all containers at once; those that are missing are left out of the answer."""
     names = [f"{project(deployment.layout)}-{name}-1" for name in _services(deployment)]
-    return Command(argv=("docker", "container", "inspect", *names), timeout=10)
+    return Command(argv=(_program(deployment), "container", "inspect", *names), timeout=10)
 
 
 def read_status(deployment: Deployment, done: Completed) -> tuple[ServiceState, ...]:
@@ -190,20 +210,27 @@ def read_status(deployment: Deployment, done: Completed) -> tuple[ServiceState, 
     try:
         rows: list[dict[str, Any]] = json.loads(done.stdout)
     except ValueError:
-        why = (done.stderr.strip().splitlines() or ["docker gives no answer that can be read"])[-1]
+        why = (done.stderr.strip().splitlines() or ["no answer that can be read"])[-1]
         return tuple(ServiceState(name=name, state="stopped", detail=why) for name in _services(deployment))
     by_name = {str(row["Name"]).removeprefix("/"): row["State"] | {"Restarts": row["RestartCount"]} for row in rows}
     home = project(deployment.layout)
     return tuple(_state(name, by_name.get(f"{home}-{name}-1", {})) for name in _services(deployment))
 
 
-def logs(deployment: Deployment, service: str, *, follow: bool, lines: int) -> Command:
-    """Read what Docker keeps and rotates."""
-    words = ("logs", f"--tail={lines}", *(("--follow",) if follow else ()))
-    if service:
-        # Not Compose's: what its older versions write begins with codes for a terminal.
-        return Command(argv=("docker", *words, f"{project(deployment.layout)}-{service}-1"))
-    return Command(argv=(*_compose(deployment.layout.current, deployment.layout), *words, "--no-color"))
+def logs(deployment: Deployment, services: tuple[str, ...], *, follow: bool, lines: int, since: int = 0) -> Command:
+    """Read what Docker keeps and rotates; several services, and what comes, by a program of ours."""
+    home = project(deployment.layout)
+    if len(services) == 1 and not follow:
+        words = (f"--tail={lines or 'all'}", *((f"--since={since}",) if since else ()))
+        return Command(argv=(_program(deployment), "logs", *words, f"{home}-{services[0]}-1"))
+    podman = ("--podman", deployment.podman.socket) if deployment.podman else ()
+    return Command(
+        argv=(
+            deployment.python, "-m", "appliance.system.tail", "--project", home, *podman,
+            "--lines", str(lines), "--since", str(since), *(("--follow",) if follow else ()),
+            *(services or _services(deployment)),
+        )
+    )  # fmt: skip
 
 
 def project(layout: Layout) -> str:
@@ -265,11 +292,6 @@ def _nginx(deployment: Deployment, home: str) -> tuple[str, ...]:
     return ("nginx", "-e", "stderr", "-p", f"{home}/nginx/", "-c", "nginx.conf", "-g", "daemon off;")
 
 
-def _scratch(deployment: Deployment) -> str:
-    user, group = deployment.gateway_user, deployment.group
-    return f"{deployment.layout.run}/gateway:uid={user},gid={group},mode=0700"
-
-
 def _state(name: str, state: dict[str, Any]) -> ServiceState:
     found = STATES.get(str(state.get("Status", "exited")), "failed")
     since = _ago(str(state.get("StartedAt") if found == "running" else state.get("FinishedAt")))
@@ -279,13 +301,15 @@ def _state(name: str, state: dict[str, Any]) -> ServiceState:
     elif found == "failed" or (found == "stopped" and state.get("OOMKilled")):
         memory = "out of memory, " if state.get("OOMKilled") else ""
         detail = f"{memory}exit code {code}, restarted {restarts} times {state.get('Error') or ''}".strip()
-    return ServiceState(name=name, state=found, pid=int(state.get("Pid") or 0), since=since, detail=detail)
+    return ServiceState(
+        name=name, state=found, pid=int(state.get("Pid") or 0), since=since, detail=detail, restarts=restarts
+    )
 
 
 def _ago(stamp: str) -> float:
     """Return how long ago that was as a negative number, 0 where nothing is known."""
     try:
-        return min(-0.001, timegm(time.strptime(stamp[:19], "%Y-%m-%dT%H:%M:%S")) - time.time())
+        return min(-0.001, datetime.fromisoformat(stamp).timestamp() - time.time())
     except ValueError:
         return 0
 
@@ -302,13 +326,20 @@ def _patience(deployment: Deployment) -> float:
     return 30 + max([30, *(service.start_timeout for service in deployment.started)])
 
 
-def _compose(home: str, layout: Layout) -> tuple[str, ...]:
-    return ("docker", "compose", "--ansi=never", f"--project-name={project(layout)}", f"--file={home}/{FILE}")
+def _program(deployment: Deployment) -> str:
+    return "podman" if deployment.podman else "docker"
+
+
+def _compose(deployment: Deployment, home: str = "") -> tuple[str, ...]:
+    """Return the beginning of a command of Compose; Podman's own client has none of that."""
+    layout, podman = deployment.layout, deployment.podman
+    program = (podman.compose, "--host", f"unix://{podman.socket}") if podman else ("docker", "compose")
+    file = f"--file={home or layout.current}/{FILE}"
+    return (*program, "--ansi=never", f"--project-name={project(layout)}", file)
 
 
 def _run(deployment: Deployment, *words: str, ok: tuple[int, ...] = (0,), timeout: float = 60) -> Command:
-    argv = (*_compose(deployment.layout.current, deployment.layout), *words)
-    return Command(argv=argv, ok_codes=ok, timeout=timeout)
+    return Command(argv=(*_compose(deployment), *words), ok_codes=ok, timeout=timeout)
 
 
 def _umbrella(verb: str, deployment: Deployment) -> Command:

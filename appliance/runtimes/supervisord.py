@@ -7,6 +7,7 @@ from xml.parsers.expat import ExpatError
 from appliance.domain.changes import Call, Command, Completed, Page, ServiceState, Unit
 from appliance.domain.deployment import Deployment
 from appliance.domain.host import Host
+from appliance.errors import UsageError
 
 NAME: Final = "supervisord"
 PREFERENCE: Final = 10
@@ -98,6 +99,20 @@ def retire(deployment: Deployment, services: tuple[str, ...]) -> tuple[Command, 
     return (_control(deployment, "stop", *names, ok=(0, 1, 2, 4, 7), timeout=120),)
 
 
+def files(service: str) -> tuple[str, ...]:
+    """All programs stand in one file."""
+    return ()
+
+
+def begin(deployment: Deployment, service: str) -> tuple[Command, ...]:
+    """Take over its part of the file, which starts it; one whose part is as it was is started."""
+    name = program(service)
+    return (
+        _control(deployment, "update", name, timeout=120),
+        _control(deployment, "start", name, ok=(0, 1, 7), timeout=60),
+    )
+
+
 def settle(deployment: Deployment) -> tuple[Command, ...]:
     """Nothing is left behind."""
     return ()
@@ -123,11 +138,13 @@ def read_status(deployment: Deployment, done: Completed) -> tuple[ServiceState, 
     return tuple(ServiceState(name=name, state="stopped", detail=why) for name in services)
 
 
-def logs(deployment: Deployment, service: str, *, follow: bool, lines: int) -> Command:
-    """Read the files that supervisord writes and rotates."""
-    names = [service] if service else ["gateway", *(item.name for item in deployment.started)]
+def logs(deployment: Deployment, services: tuple[str, ...], *, follow: bool, lines: int, since: int = 0) -> Command:
+    """Read the files that supervisord writes and rotates; it puts no time before a line."""
+    if since:
+        raise UsageError("what supervisord writes has no times of its own", hint="-n LINES tells the last ones")
+    names = services or ("gateway", *(item.name for item in deployment.started))
     files = [f"{deployment.layout.log}/{program(name)}.log" for name in names]
-    return Command(argv=("tail", f"--lines={lines}", *(("--follow=name", "--retry") if follow else ()), *files))
+    return Command(argv=("tail", f"--lines={lines or '+1'}", *(("--follow=name", "--retry") if follow else ()), *files))
 
 
 def _state(name: str, row: dict[str, object]) -> ServiceState:

@@ -24,6 +24,12 @@ DEVICES: Final = {
 GROUPS: Final = ("render", "video")
 BY_GROUP: Final = ("amd", "intel", "hygon", "metax", "moore-threads")
 """Vendors whose devices are open to those groups; NVIDIA's are to everybody."""
+PROPERTIES: Final = (
+    "Id,ActiveState,SubState,Result,MainPID,NRestarts,StateChangeTimestampMonotonic,ActiveEnterTimestampMonotonic,"
+    "ExecMainStartTimestampMonotonic,ExecMainStatus,DropInPaths"
+)
+LOOP: Final = 3
+"""Restarts from which on a service that starts is in a loop; one that has never been up is at the first."""
 OLDEST: Final = 247
 """The first that knows ProtectProc=, without which an engine sees everybody's processes."""
 
@@ -148,6 +154,16 @@ def retire(deployment: Deployment, services: tuple[str, ...]) -> tuple[Command, 
     )
 
 
+def files(service: str) -> tuple[str, ...]:
+    """Return the path of its unit."""
+    return (f"{UNITS}/{unit(service)}",)
+
+
+def begin(deployment: Deployment, service: str) -> tuple[Command, ...]:
+    """Take over its new unit, then start it."""
+    return _systemctl("daemon-reload"), _systemctl("start", "--no-block", unit(service))
+
+
 def settle(deployment: Deployment) -> tuple[Command, ...]:
     """Make systemd forget the units whose files are gone."""
     return (_systemctl("daemon-reload"),)
@@ -156,8 +172,7 @@ def settle(deployment: Deployment) -> tuple[Command, ...]:
 def status(deployment: Deployment) -> Command:
     """Ask for all units at once: one D-Bus round trip, one process."""
     units = [unit(name) for name in _services(deployment)]
-    properties = "Id,ActiveState,SubState,Result,MainPID,NRestarts,StateChangeTimestampMonotonic"
-    return Command(argv=("systemctl", "show", f"--property={properties}", *units), timeout=10)
+    return Command(argv=("systemctl", "show", f"--property={PROPERTIES}", *units), timeout=10)
 
 
 def read_status(deployment: Deployment, done: Completed) -> tuple[ServiceState, ...]:
@@ -169,16 +184,17 @@ def read_status(deployment: Deployment, done: Completed) -> tuple[ServiceState, 
     return tuple(_state(name, by_unit.get(unit(name), {})) for name in _services(deployment))
 
 
-def logs(deployment: Deployment, service: str, *, follow: bool, lines: int) -> Command:
+def logs(deployment: Deployment, services: tuple[str, ...], *, follow: bool, lines: int, since: int = 0) -> Command:
     """Read the journal."""
-    units = [unit(service)] if service else [UMBRELLA, *(unit(name) for name in _services(deployment))]
+    units = [unit(name) for name in services] or [UMBRELLA, *(unit(name) for name in _services(deployment))]
     chosen = [word for name in units for word in ("--unit", name)]
     return Command(
         argv=(
             "journalctl",
             "--no-pager",
             "--output=short-iso",
-            f"--lines={lines}",
+            f"--lines={lines or 'all'}",
+            *((f"--since=@{since}",) if since else ()),
             *chosen,
             *(("-f",) if follow else ()),
         )
@@ -187,25 +203,43 @@ def logs(deployment: Deployment, service: str, *, follow: bool, lines: int) -> C
 
 def _state(name: str, block: dict[str, str]) -> ServiceState:
     active, sub = block.get("ActiveState", ""), block.get("SubState", "")
-    restarts = int(block.get("NRestarts") or 0)
+    restarts, detail = int(block.get("NRestarts") or 0), ""
     if sub == "auto-restart" or active == "failed":
-        state = "failed"
+        state, detail = "failed", f"{_end(block)}, restarted {restarts} times"
     elif active == "active":
         state = "running"
     elif active in {"activating", "reloading"}:
         state = "starting"
     else:
         state = "stopped"
-    detail = f"{block.get('Result')}, restarted {restarts} times" if state == "failed" else ""
     if state == "starting" and restarts:
-        state, detail = "failed", f"crash loop, restarted {restarts} times"
+        again = int(block.get("ActiveEnterTimestampMonotonic") or 0) and restarts < LOOP
+        state, detail = ("starting", "") if again else ("failed", f"crash loop, restarted {restarts} times")
     return ServiceState(
         name=name,
         state=state,
         pid=int(block.get("MainPID") or 0),
-        since=float(block.get("StateChangeTimestampMonotonic") or 0) / 1e6,
+        since=_seconds(block, "StateChange"),
         detail=detail,
+        restarts=restarts,
+        started_in=max(0.0, _seconds(block, "ActiveEnter") - _seconds(block, "ExecMainStart")),
+        dropins=tuple(block.get("DropInPaths", "").split()),
     )
+
+
+def _seconds(block: dict[str, str], what: str) -> float:
+    """Return when that was, in seconds of the monotonic clock."""
+    return float(block.get(f"{what}TimestampMonotonic") or 0) / 1e6
+
+
+def _end(block: dict[str, str]) -> str:
+    """Return how its main process ended."""
+    result, status = block.get("Result", ""), int(block.get("ExecMainStatus") or 0)
+    if result == "exit-code" and status:
+        return f"exit status {status}"
+    if result in {"signal", "core-dump"} and status:
+        return f"killed by signal {status}"
+    return {"oom-kill": "out of RAM: the kernel killed it", "timeout": "not ready in time"}.get(result, result)
 
 
 def _services(deployment: Deployment) -> tuple[str, ...]:

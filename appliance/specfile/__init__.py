@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from appliance import codec, serving
 from appliance.domain.changes import File
 from appliance.domain.deployment import Layout
-from appliance.domain.spec import ApplianceSpec, Hub, Images, ModelSpec, Proxy, Serving, Tls, Tuning
+from appliance.domain.spec import ApplianceSpec, GatewaySpec, Hub, Images, ModelSpec, Proxy, Serving, Tls, Tuning
 from appliance.errors import SpecError
 from appliance.options import asked
 from appliance.specfile.checks import (
@@ -36,6 +36,7 @@ class _ApplianceFile:
     proxy: Proxy = field(default_factory=Proxy)
     environment: dict[str, Scalar] = field(default_factory=dict)
     tls: Tls = field(default_factory=Tls)
+    gateway: GatewaySpec = field(default_factory=GatewaySpec)
     cors: tuple[str, ...] = ()
     splits: dict[str, dict[str, float]] = field(default_factory=dict)
 
@@ -91,6 +92,7 @@ def load(files: dict[str, bytes], layout: Layout) -> ApplianceSpec:
             proxy=main.proxy,
             environment=_pairs(main.environment),
             tls=main.tls,
+            gateway=main.gateway,
             cors=main.cors,
             splits=tuple((name, tuple(parts.items())) for name, parts in main.splits.items()),
             models=tuple(models),
@@ -164,6 +166,7 @@ def _dump_appliance(spec: ApplianceSpec) -> bytes:
         ("images", spec.images, Images()),
         ("proxy", spec.proxy, Proxy()),
         ("tls", spec.tls, Tls()),
+        ("gateway", spec.gateway, GatewaySpec()),
     )
     for name, part, default in sections:
         chosen = {key: value for key, value in asdict(part).items() if value != getattr(default, key)}

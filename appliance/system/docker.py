@@ -1,17 +1,18 @@
-"""The Docker daemon's images and containers, through its own SDK: what is there, pulls, builds, loads; no lifecycle."""
+"""The Docker daemon, through its own SDK: which images are there, pulls, builds, loads; logs and events."""
 
 import os
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
+from appliance.domain.host import Podman
 from appliance.errors import ArtifactError, HostError
 
-SOCKET: Final = "unix:///var/run/docker.sock"
+SOCKET: Final = "/var/run/docker.sock"
 TIMEOUT: Final = 120
 """Seconds of silence until a call is given up; a build says something more often than that, a load does not."""
 LOAD_TIMEOUT: Final = 3600
@@ -34,13 +35,16 @@ class Image:
     """Bytes, with what it shares with others."""
     env: dict[str, str]
     labels: dict[str, str]
+    layers: tuple[str, ...] = ()
+    """SHA-256 (hex) of each layer as a plain tar, the lowest first."""
 
 
 class Daemon:
-    """The daemon behind Docker's socket; an older one than the SDK is spoken to in its own version."""
+    """The daemon behind Docker's socket, or Podman's; an older one than the SDK is spoken to in its own version."""
 
-    def __init__(self, url: str = SOCKET) -> None:
-        self._url = url
+    def __init__(self, podman: Podman | None = None) -> None:
+        self._url = f"unix://{podman.socket if podman else SOCKET}"
+        self._hint = f"systemctl status {'podman.socket' if podman else 'docker'}"
 
     def image(self, ref: str) -> Image | None:
         """Return an image, None when it is not there."""
@@ -86,20 +90,27 @@ class Daemon:
 
     def load(self, path: Path) -> tuple[str, ...]:
         """Load a file that `save` wrote; return the names of what was in it. Raises ArtifactError."""
+        names: list[str] = []
         with path.open("rb") as stream, self._asked(f"{path} cannot be loaded", LOAD_TIMEOUT) as client:
-            return tuple(tag for image in client.images.load(stream) for tag in image.tags)
+            for event in client.api.load_image(stream):
+                _refuse(event, f"{path} cannot be loaded")
+                # Docker has a line for each, Podman one for all.
+                _, found, said = str(event.get("stream") or "").strip().partition("Loaded image: ")
+                names += said.split(",") if found else []
+        return tuple(_short(name) for name in names)
+
+    def feed(self, blocks: Iterable[bytes], what: str) -> None:
+        """Load what `save` would have written, block by block; what `blocks` raises ends it. Raises ArtifactError."""
+        with self._asked(f"{what} cannot be loaded", LOAD_TIMEOUT) as client:
+            client.images.load(blocks)
 
     def save(self, refs: tuple[str, ...], path: Path, on_bytes: OnBytes) -> None:
         """Write images into one file, which shows when it is whole."""
         draft = path.with_name(f".{path.name}.new")
         total = sum(image.size for ref in refs if (image := self.image(ref)))
         try:
-            with draft.open("xb") as stream, self._asked(f"{path} cannot be written", LOAD_TIMEOUT) as client:
-                # One request for all, so that what they share is in it once.
-                words = client.api._url("/images/get")  # noqa: SLF001 - the SDK's own call takes one image only
-                answer = client.api._get(words, params={"names": list(refs)}, stream=True)  # noqa: SLF001
-                client.api._raise_for_status(answer)  # noqa: SLF001
-                for block in answer.iter_content(BLOCK):
+            with draft.open("xb") as stream, self.saved(refs, f"{path} cannot be written") as content:
+                while block := content.read(BLOCK):
                     stream.write(block)
                     on_bytes(len(block), total)
                 stream.flush()
@@ -107,6 +118,29 @@ class Daemon:
             draft.replace(path)
         finally:
             draft.unlink(missing_ok=True)
+
+    @contextmanager
+    def saved(self, refs: tuple[str, ...], what: str) -> Iterator[IO[bytes]]:
+        """Open the tar of all these images; what they share is in it once. `what` begins messages."""
+        with self._asked(what, LOAD_TIMEOUT) as client:
+            words = client.api._url("/images/get")  # noqa: SLF001 - the SDK's own call takes one image only
+            answer = client.api._get(words, params={"names": list(refs)}, stream=True)  # noqa: SLF001
+            client.api._raise_for_status(answer)  # noqa: SLF001
+            yield answer.raw
+
+    def stacks(self) -> tuple[tuple[str, ...], ...]:
+        """Return the layers of every image that is here; () of a daemon that takes whole images only."""
+        with self._asked() as client:
+            kept = dict(client.api.info().get("DriverStatus") or ())
+            if "containerd" in str(kept.get("driver-type")):
+                return ()
+            ids = [row["Id"] for row in client.api.images(all=True)]
+            return tuple(_image(client.api.inspect_image(one)).layers for one in ids)
+
+    def root(self) -> str:
+        """Return the directory that images lie in."""
+        with self._asked() as client:
+            return str(client.api.info().get("DockerRootDir") or "/var/lib/docker")
 
     def remove(self, ref: str) -> bool:
         """Take a name away, and the image with its last one; tell whether it is gone: one that is used stays."""
@@ -126,6 +160,30 @@ class Daemon:
         with self._asked() as client:
             client.images.prune(filters={"dangling": True, "label": label})
 
+    def log(self, container: str, **wanted: Any) -> Iterator[str]:
+        """Yield the lines of a container's log, which the SDK's words choose; none where there is no such container."""
+        from docker.errors import NotFound
+
+        with self._asked(f"{container} shows no log") as client:
+            try:
+                chunks = client.api.logs(container, stream=True, **wanted)
+            except NotFound:
+                return
+            rest = b""
+            for chunk in chunks:
+                *whole, rest = (rest + chunk).split(b"\n")
+                yield from (line.decode(errors="replace") for line in whole)
+            if rest:
+                yield rest.decode(errors="replace")
+
+    def events(self, containers: tuple[str, ...]) -> Iterator[tuple[str, str, float]]:
+        """Yield (container, what happens to it, seconds since 1970) as it happens, without an end."""
+        with self._asked("nothing is told of what happens") as client:
+            for event in client.api.events(decode=True, filters={"type": "container"}):
+                name = event["Actor"]["Attributes"].get("name", "")
+                if name in containers:
+                    yield name, event["Action"], event["timeNano"] / 1e9
+
     @contextmanager
     def _asked(self, what: str = "Docker does not do what it is asked", timeout: float = TIMEOUT) -> Iterator[Any]:
         """Connect, and turn what the SDK raises into words."""
@@ -135,13 +193,13 @@ class Daemon:
         try:
             client = docker.DockerClient(base_url=self._url, timeout=timeout, version="auto")
         except docker.errors.DockerException as error:
-            raise HostError(f"no Docker daemon answers: {_word(error)}", hint="systemctl status docker") from error
+            raise HostError(f"no daemon answers at {self._url}: {_word(error)}", hint=self._hint) from error
         try:
             yield client
         except docker.errors.APIError as error:
             raise ArtifactError(f"{what}: {_word(error)}", hint=_hint(_word(error))) from error
         except (docker.errors.DockerException, RequestException) as error:
-            raise HostError(f"{what}: {_word(error)}", hint="systemctl status docker") from error
+            raise HostError(f"{what}: {_word(error)}", hint=self._hint) from error
         finally:
             client.close()
 
@@ -192,11 +250,17 @@ def _image(row: dict[str, Any]) -> Image:
     pairs = (line.partition("=") for line in config.get("Env") or ())
     return Image(
         id=str(row["Id"]),
-        tags=tuple(row.get("RepoTags") or ()),
+        tags=tuple(_short(str(tag)) for tag in row.get("RepoTags") or ()),
         size=int(row.get("Size") or 0),
         env={name: value for name, _, value in pairs},
         labels=dict(config.get("Labels") or {}),
+        layers=tuple(one.removeprefix("sha256:") for one in (row.get("RootFS") or {}).get("Layers") or ()),
     )
+
+
+def _short(name: str) -> str:
+    """Leave the registry out that Podman writes and Docker does not."""
+    return name.removeprefix("docker.io/")
 
 
 def _refuse(event: dict[str, Any], what: str, before: str = "") -> None:

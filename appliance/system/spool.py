@@ -1,6 +1,7 @@
 """Writes an archive into one file or into parts of a size: each byte once, and shown only when it is whole."""
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,12 +11,17 @@ WINDOW = 32 << 20
 """Bytes after which what was written begins to go to the disk."""
 
 
-def push(descriptor: int) -> None:
+OPEN = 64
+"""Parts that are open at the same time: those of one MiB, too, are so until nobody reads behind any more."""
+
+
+def push(descriptor: int, end: int = 0) -> None:
     """Begin to write a file's pages to the disk, and drop those that are there; waits for neither.
 
-    What piles up in memory instead is slower in the end, and takes the cache from all else.
+    Only those before `end`, 0 = all. What piles up in memory instead is slower in the end, and takes the cache from
+    all else.
     """
-    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.posix_fadvise(descriptor, 0, end, os.POSIX_FADV_DONTNEED)
 
 
 class Spool:
@@ -53,20 +59,39 @@ class Spool:
         """Put bytes at an offset of the archive."""
         left = memoryview(view)
         while left:
-            number, inside = divmod(offset, self._room) if self._room else (0, offset)
-            some = left[: self._room - inside] if self._room else left
-            done = os.pwrite(self._file(number), some, self._skip + inside)
+            descriptor, inside, room = self.place(offset)
+            done = os.pwrite(descriptor, left[:room], inside)
+            self.wrote(offset, done)
             left, offset = left[done:], offset + done
-            self._dirty[number] = self._dirty.get(number, 0) + done
-            if self._dirty[number] >= WINDOW:
-                push(self._files[number])
-                self._dirty[number] = 1
+
+    def place(self, offset: int) -> tuple[int, int, int]:
+        """Return where a byte of the archive belongs: descriptor, offset in the file, bytes that follow there."""
+        number, inside = divmod(offset, self._room) if self._room else (0, offset)
+        return self._file(number), self._skip + inside, self._room - inside if self._room else sys.maxsize
+
+    def wrote(self, offset: int, amount: int) -> None:
+        """Say that bytes are in their place which nobody reads any more: they may go to the disk."""
+        descriptor, inside, _ = self.place(offset)
+        number = offset // self._room if self._room else 0
+        self._dirty[number] = self._dirty.get(number, 0) + amount
+        if self._dirty[number] >= WINDOW:
+            push(descriptor, inside + amount)
+            self._dirty[number] = 1
 
     def _file(self, number: int) -> int:
         if number not in self._files:
+            if len(self._files) >= OPEN:
+                self._retire(next(iter(self._files)))
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             self._files[number] = os.open(self.draft(number), flags, 0o644)
         return self._files[number]
+
+    def _retire(self, number: int) -> None:
+        """Bring a part to the disk and close it."""
+        descriptor = self._files.pop(number)
+        if self._dirty.pop(number, 0):
+            os.fdatasync(descriptor)
+        os.close(descriptor)
 
     def settle(self) -> None:
         """Bring everything to the disk."""

@@ -12,6 +12,9 @@ from appliance.errors import ArtifactError
 WINDOW = 64 << 20
 """Bytes after which what was read is given back to the page cache: nobody reads it again soon."""
 
+OPEN = 512
+"""Files that are open at the same time; a process may have 1024 where nobody has changed that."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
@@ -32,16 +35,31 @@ class Volume:
     """An archive that is open for reading."""
 
     def __init__(self, pieces: Sequence[Piece]) -> None:
-        """Open the files. Raises ArtifactError when one is shorter or longer than it should be."""
+        """Look at the files. Raises ArtifactError when one is shorter or longer than it should be."""
         self._pieces = tuple(pieces)
         self._files: dict[Path, int] = {}
         self._drop = dict.fromkeys((piece.path for piece in pieces), 0)
         try:
             for piece in self._pieces:
-                self._open(piece)
+                self._file(piece)
         except BaseException:
             self.close()
             raise
+
+    @property
+    def many(self) -> bool:
+        """Tell whether there are so many files that some are closed meanwhile: then one thread at a time may read."""
+        return len(self._drop) > OPEN
+
+    def _file(self, piece: Piece) -> int:
+        """Return the descriptor of a file; the one that was not used for the longest time makes room."""
+        if piece.path not in self._files:
+            if len(self._files) >= OPEN:
+                os.close(self._files.pop(next(iter(self._files))))
+            self._open(piece)
+        elif self.many:
+            self._files[piece.path] = self._files.pop(piece.path)
+        return self._files[piece.path]
 
     def _open(self, piece: Piece) -> None:
         try:
@@ -88,7 +106,7 @@ class Volume:
             return 0
         inside = offset - piece.start
         room = view[: piece.size - inside]
-        descriptor = self._files[piece.path]
+        descriptor = self._file(piece)
         try:
             got = os.preadv(descriptor, (room,), piece.skip + inside)
         except OSError as error:
@@ -98,11 +116,22 @@ class Volume:
             ) from None
         if not got:
             raise ArtifactError(f"{self.where(offset)}: it ends at byte {piece.skip + inside:,}", hint="copy it again")
-        if piece.skip + inside + got - self._drop[piece.path] >= WINDOW:
-            begin = self._drop[piece.path]
-            os.posix_fadvise(descriptor, begin, piece.skip + inside - begin, os.POSIX_FADV_DONTNEED)
-            self._drop[piece.path] = piece.skip + inside
+        self._forget(piece, piece.skip + inside)
         return got
+
+    def place(self, offset: int) -> tuple[int, int, int]:
+        """Return where a byte is: descriptor, offset in the file, bytes that follow there; 0 of them = nowhere."""
+        piece = self._piece(offset)
+        if piece is None:
+            return -1, 0, 0
+        inside = offset - piece.start
+        return self._file(piece), piece.skip + inside, piece.size - inside
+
+    def done(self, offset: int) -> None:
+        """Say that nobody reads what lies before a byte, in the file that it is in."""
+        piece = self._piece(offset)
+        if piece:
+            self._forget(piece, piece.skip + offset - piece.start)
 
     def read(self, offset: int, size: int) -> bytes:
         """Return `size` bytes."""
@@ -114,6 +143,12 @@ class Volume:
                 raise ArtifactError(f"{self.where(offset)}: byte {offset + have:,} of the bundle is not there")
             have += got
         return bytes(content)
+
+    def _forget(self, piece: Piece, end: int) -> None:
+        begin = self._drop[piece.path]
+        if end - begin >= WINDOW:
+            os.posix_fadvise(self._file(piece), begin, end - begin, os.POSIX_FADV_DONTNEED)
+            self._drop[piece.path] = end
 
     def _piece(self, offset: int) -> Piece | None:
         low, high = 0, len(self._pieces)

@@ -14,6 +14,7 @@ local keys = require "gateway.keys"
 local limits = require "gateway.limits"
 local metrics = require "gateway.metrics"
 local own = require "gateway.own"
+local page = require "gateway.page"
 local paths = require "gateway.paths"
 local queue = require "gateway.queue"
 local remote = require "gateway.remote"
@@ -200,7 +201,7 @@ function M.route()
         allow_origin(method)
     end
     local entry, name = paths.resolve(uri)
-    if not entry then
+    if not entry or (entry.inside and not keys.from_inside()) then
         one.key = keys.check()
         return refuse(404, "not_found", "no such route: " .. errors.shown(uri))
     end
@@ -426,6 +427,9 @@ end
 function M.done()
     local one = requests.drop()
     if not one then
+        if ngx.status >= 400 then
+            metrics.refuse(nil, ngx.status)
+        end
         return note(nil)
     end
     balance.release(one)
@@ -439,6 +443,8 @@ function M.done()
     limits.done(one, tokens_in + (tokens_out or pieces))
     if one.model then
         metrics.count(one, ngx.status, ngx.now() - ngx.req.start_time(), tokens_in, tokens_out or 0)
+    elseif ngx.status >= 400 then
+        metrics.refuse(one, ngx.status)
     end
 end
 
@@ -500,6 +506,7 @@ local function reread(premature)
         health.look_at_new()
     end
     keys.reread()
+    page.reread()
 end
 
 --- init_worker: knows the routes before the first request comes.

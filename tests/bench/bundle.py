@@ -3,8 +3,11 @@
     python -m tests.bench.bundle [GB ...] [--place DIR] [--results FILE]
 
 For each size, files of random bytes as weights, 4 GiB at most each, on the disk that DIR is on; nothing of them is in the
-page cache when a measurement begins. Each line is the best of three rounds, in which all are measured one after the
-other, and all end with the bytes on the disk. Where other programs are at work too, compare the processor's seconds.
+page cache when a measurement begins. In three rounds all are measured one after the other, and all end with the bytes on
+the disk: `cp` with `sync` of the files that it wrote, for a `sync` of all would wait for other programs' bytes, too. The
+seconds are the best of the three; "times cp" is the median of what each round gives, for in one round the disk is as busy
+for both. `install` is weights from the bundle to their place in the store, each byte checked; what an installation does
+besides (Python's environment, unpacking engines, starting) takes the same time at any size.
 """
 
 import argparse
@@ -12,6 +15,7 @@ import os
 import platform
 import resource
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -78,6 +82,8 @@ class Row:
     """Seconds of processors, which other programs' work does not change."""
     memory: int = 0
     """KiB."""
+    times: float = 0.0
+    """As long as `cp` in the same round took."""
 
 
 def timed(what: str, act: Callable[[], object], clean: Callable[[], None], *inputs: Path) -> Row:
@@ -91,6 +97,10 @@ def timed(what: str, act: Callable[[], object], clean: Callable[[], None], *inpu
     return Row(what, ended - began, processor, act.memory if isinstance(act, Child) else 0)
 
 
+COPY = "cp + sync"
+MEASURED = "<!-- measured: what follows is written by --results -->"
+
+
 def best(rows: list[Row]) -> list[Row]:
     """Return the best of several rounds; in each, everything was measured after everything else."""
     names = dict.fromkeys(row.what for row in rows)
@@ -99,6 +109,7 @@ def best(rows: list[Row]) -> list[Row]:
         Row(
             name, min(row.seconds for row in of[name]), min(row.processor for row in of[name]),
             max(row.memory for row in of[name]),
+            statistics.median(row.seconds / copy.seconds for row, copy in zip(of[name], of[COPY], strict=False)),
         )
         for name in names
     ]  # fmt: skip
@@ -162,7 +173,7 @@ def measure(total: int, place: Path, *, others: bool) -> list[Row]:
 
     for path in weights(home, total):
         path.with_suffix(".sha256").write_text(sha256(str(path), lambda _amount: None))
-    copy = shell(f"cp --reflink=never {home}/*.safetensors {target} && sync")
+    copy = shell(f"cp --reflink=never {home}/*.safetensors {target} && sync {target}/*")
     steps = (
         ("bundle create", "create", home, target / "site.llmb"),
         ("bundle verify", "verify", bundle, target),
@@ -174,20 +185,38 @@ def measure(total: int, place: Path, *, others: bool) -> list[Row]:
     )  # fmt: skip
     rows = []
     for number in range(ROUNDS):
-        rows.append(timed("cp + sync", copy, clean, home))
+        rows.append(timed(COPY, copy, clean, home))
         for title, name, source, out in steps:
             rows.append(timed(title, Child(name, source, out), clean, source))
             if name == "create":
                 out.replace(bundle)
         for title, program, name in programs if others and not number else ():
             if shutil.which(program.split()[0]):
-                line = f"tar -C {home} -cf - . | {program} >{target / name} && sync"
+                line = f"tar -C {home} -cf - . | {program} >{target / name} && sync {target / name}"
                 rows.append(timed(title, shell(line), clean, home))
+        if others and not number:
+            rows += docker(home, target, clean)
     rows = best(rows)
     for path in (home, target):
         shutil.rmtree(path)
     bundle.unlink()
     return rows
+
+
+def docker(home: Path, target: Path, clean: Callable[[], None]) -> list[Row]:
+    """Measure an image of the same bytes, which Docker has in one layer; () where none answers."""
+    if subprocess.run(("docker", "version"), capture_output=True, check=False).returncode:
+        print("docker: no daemon answers, so `docker save` and `docker load` are not measured")
+        return []
+    image = f"bench-bundle:{os.getpid()}"
+    shell(f"tar -C {home} -c . | docker import - {image} >{os.devnull}")()
+    try:
+        save = timed("docker save", shell(f"docker save {image} >{target}/image.tar && sync {target}/image.tar"), clean)
+        subprocess.run(("docker", "rmi", image), capture_output=True, check=True)
+        load = timed("docker load", shell(f"docker load <{target}/image.tar"), lambda: None, target)
+        return [save, load]
+    finally:
+        subprocess.run(("docker", "rmi", image), capture_output=True, check=False)
 
 
 def inspect_large(terabytes: int, place: Path) -> float:
@@ -197,11 +226,11 @@ def inspect_large(terabytes: int, place: Path) -> float:
     digest, place_, payloads = "a" * 64, tar.first(8 << 20), []
     for number in range(8):
         offset = tar.data(place_)
-        chunks = tuple(digest for _ in range(-(-size // chunk)))
+        chunks = tuple(digest for _ in range((size - 1) // chunk))
         payloads.append(Payload(digest=f"{number:064x}", size=size, offset=offset, kind="weights", chunks=chunks))
         place_ = tar.after(offset, size)
     index = Index(
-        schema=1, name="large", serial=0, appliance="0.1.0", target=small.TARGET, size=tar.end(place_),
+        schema=indexes.SCHEMA, name="large", serial=0, appliance="0.1.0", target=small.TARGET, size=tar.end(place_),
         payloads=tuple(payloads), components=(), chunk=chunk,
     )  # fmt: skip
     last = payloads[-1]
@@ -219,7 +248,6 @@ def inspect_large(terabytes: int, place: Path) -> float:
 
 
 def table(total: int, rows: list[Row]) -> str:
-    base = rows[0]
     lines = [
         f"### {total / GB:g} GB",
         "",
@@ -229,14 +257,14 @@ def table(total: int, rows: list[Row]) -> str:
     for row in rows:
         shown = f"{row.memory / 1024:.0f} MiB" if row.memory else ""
         whole = row.what != "bundle inspect"
-        speed, times = (f"{total / 1e6 / row.seconds:.0f}", f"{row.seconds / base.seconds:.2f}") if whole else ("", "")
+        speed, times = (f"{total / 1e6 / row.seconds:.0f}", f"{row.times:.2f}") if whole else ("", "")
         lines.append(f"| {row.what} | {row.seconds:.2f} | {speed} | {times} | {row.processor:.2f} | {shown} |")
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("sizes", nargs="*", type=float, default=[1, 2, 4], metavar="GB")
+    parser.add_argument("sizes", nargs="*", type=float, default=[1, 2, 4, 8], metavar="GB")
     parser.add_argument("--place", default=tempfile.gettempdir())
     parser.add_argument("--results", default="")
     parser.add_argument("--step", nargs=3, default=[], help=argparse.SUPPRESS)
@@ -254,7 +282,9 @@ def main() -> None:
     print(parts[-1], flush=True)
     if told.results:
         about = f"{os.cpu_count()} processors, load {os.getloadavg()[1]:.0f} from other work, Linux {platform.release()}, Python {platform.python_version()}"
-        Path(told.results).write_text(f"# Bundles beside cp\n\n{about}.\n\n" + "\n".join(parts))
+        path = Path(told.results)
+        words = path.read_text().partition(MEASURED)[0] if path.exists() else "# Bundles beside cp\n\n"
+        path.write_text(f"{words}{MEASURED}\n\n{about}.\n\n" + "\n".join(parts))
 
 
 if __name__ == "__main__":

@@ -159,6 +159,14 @@ def add_model(prefix: Path, rounds: int) -> None:
     print(f"add-model takes {with_us - without:.2f} s more than the engine alone")
 
 
+def many_models(prefix: Path) -> None:
+    """Serve twenty models: the built-in one and dummies."""
+    for number in range(19):
+        (prefix / "etc/models.d" / f"dummy-{number}.yaml").write_text("source: none\nengine: dummy\n")
+    command = (str(BINARIES / "llm-appliance"), "install", "--prefix", str(prefix))
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=600)
+
+
 def main() -> None:
     """Install both, measure in turn, print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -185,6 +193,10 @@ def main() -> None:
             )
             table(costs, f"{PEER} version")
             add_model(prefix, min(rounds, 5))
+            many_models(prefix)
+            print()
+            table(turns({"--version": (program, "--version"), "status, 20 models": (program, "status", *here)}, rounds),
+                  "--version")  # fmt: skip
         finally:
             subprocess.run((program, "uninstall", "--purge-models", "--yes", *here), check=False, capture_output=True)
 

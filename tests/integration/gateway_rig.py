@@ -329,8 +329,9 @@ class Gateway:
             assert old in text
             text = text.replace(old, new)
         (self.prefix / "nginx.conf").write_text(text)
-        (self.prefix / "gateway").mkdir(exist_ok=True)
-        for name in product.LUA:
+        for name in ("gateway", "page"):
+            (self.prefix / name).mkdir(exist_ok=True)
+        for name in (*product.LUA, *product.PAGE):
             shutil.copy(TEMPLATES / name, self.prefix / name)
 
     def argv(self, *words: str) -> list[str]:
@@ -391,6 +392,12 @@ class Gateway:
         new = self.prefix / "gateway.json.new"
         new.write_text(json.dumps(self.document | {"models": self.models}) if text is None else text)
         new.rename(self.prefix / "gateway.json")
+
+    def show(self, *, on: bool = True, **more: Any) -> None:
+        """Write what the status page is told of the plan."""
+        new = self.prefix / "page.json.new"
+        new.write_text(json.dumps({"on": on, "models": {}, "devices": []} | more))
+        new.rename(self.prefix / "page.json")
 
     def states(self) -> Json:
         states: Json = httpx.get(f"{self.url}/health").json()["models"]

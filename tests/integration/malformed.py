@@ -23,6 +23,7 @@ PATHS = (
     "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank", "/v1/models", "/p/v1/chat/completions",
     "/v1/models/m", "/health", "/metrics", "/v1/responses", "/v1/messages", "/v1/audio/transcriptions", "/v1/images/edits",
     "/api/chat", "/api/pull", "/api/delete", "/tokenize", "/v1/load_lora_adapter", "/server_info", "/v1/files",
+    "/", "/gateway/page", "/gateway/stat", "/gateway/engines", "/gateway/engines/m/metrics",
 )  # fmt: skip
 BODY = b'{"messages": [{"role": "user", "content": "hello"}], "model": "m"}'
 NASTY = (

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import tempfile
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from testcontainers.core.image import DockerImage
 
-from tests.integration.lab import Lab, Process, Server, base_image
+from tests.integration.lab import Lab, Process, Server, base_image, image
 from tests.integration.lab.machine import cache
 
 ROOT = Path(__file__).parents[2]
@@ -33,14 +32,12 @@ BUILDING = ("appliance/acquire/build.py", "appliance/catalog/engines.yaml")
 
 
 def put_checkout(server: Server, target: str = CHECKOUT) -> None:
-    """Copy the project there, as a clone or a release archive would bring it."""
+    """Unpack the release archive there."""
     with tempfile.TemporaryDirectory() as directory:
-        for name in SHIPPED:
-            if (ROOT / name).is_dir():
-                shutil.copytree(ROOT / name, Path(directory, name), ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copy2(ROOT / name, Path(directory, name))
-        server.put(Path(directory), target)
+        words = (str(ROOT / "installers/release.sh"), "--out", directory, "archive")
+        archive = subprocess.run(words, check=True, capture_output=True, text=True, timeout=120).stdout.strip()
+        subprocess.run(("tar", "-C", directory, "-xzf", archive), check=True, timeout=120)
+        server.put(Path(archive.removesuffix(".tar.gz")), target)
 
 
 def build_cache() -> Path:
@@ -98,18 +95,8 @@ def chat(server: Server, prompt: str, *, model: str = "smoke", path: str = "/v1"
     return str(json.loads(said)["choices"][0]["message"]["content"])
 
 
-LABEL = f"llm-appliance-lab-whole={os.getpid()}"
-
-
-def docker(*words: str) -> str:
-    """Ask this machine's own Docker; return what it prints."""
-    done = subprocess.run(("docker", *words), capture_output=True, text=True, timeout=1800, check=False)
-    assert done.returncode == 0, f"docker {' '.join(words)}\n{done.stdout}{done.stderr}"
-    return done.stdout
-
-
-def whole_image(context: Path) -> str:
-    """Build Dockerfile.cuda on the lab's base, with the engine that an earlier run has built; return its name."""
+def whole_image(context: Path) -> DockerImage:
+    """Dockerfile.cuda on the lab's base, with the engine that an earlier run has built."""
     for name in (*SHIPPED, "Dockerfile.cuda"):
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, context / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -119,19 +106,15 @@ def whole_image(context: Path) -> str:
     if built:
         (context / "images/llama-cpp/prebuilt").mkdir()
         shutil.copy2(built, context / "images/llama-cpp/prebuilt/llama-server")
-    image = f"llm-appliance-lab-whole:{os.getpid()}"
-    began = time.monotonic()
-    docker("build", "--file", f"{context}/Dockerfile.cuda", "--build-arg", f"BASE_IMAGE={base_image()}", "--tag", image,
-           str(context))  # fmt: skip
-    print(f"\nDockerfile.cuda: built in {time.monotonic() - began:.0f} s")
-    return image
+    return image(context, "whole", dockerfile="Dockerfile.cuda", BASE_IMAGE=base_image())
 
 
-def ask(base: str, prompt: str) -> str:
+def ask(base: str, prompt: str, model: str = "smoke") -> str:
     """Ask the built-in model at an address; "" while it does not answer."""
-    body = json.dumps({"model": "smoke", "messages": [{"role": "user", "content": prompt}], "temperature": 0}).encode()
+    body = json.dumps({"model": model, "messages": [{"role": "user", "content": prompt}], "temperature": 0}).encode()
     try:
-        with urllib.request.urlopen(f"{base}/v1/chat/completions", body, timeout=30) as answer:
+        asked = urllib.request.Request(f"{base}/v1/chat/completions", body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(asked, timeout=30) as answer:
             return str(json.loads(answer.read())["choices"][0]["message"]["content"])
     except OSError:
         return ""

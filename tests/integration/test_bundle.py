@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import pytest
 
 from tests.integration import product
 from tests.integration.conftest import Quickstart, remove_image
-from tests.integration.lab import Lab, Server, difference
+from tests.integration.lab import Lab, Mount, Server, difference
 from tests.integration.product import SMOKE
 from tests.integration.test_user import LOGS
 
@@ -67,6 +68,7 @@ def made(lab: Lab, quickstart: Quickstart, tmp_path_factory: pytest.TempPathFact
         stranger = f"{PLACE}/stranger/site.llmb"
         server.run(*plain, "-o", stranger, "--sign", f"{PLACE}/stranger/other.key", "--base", BUNDLE, timeout=600)
         kill_and_go_on(server, words)
+        make_extra(server, words)
         for name in server.sh(f"cd {PLACE} && find . -type f").stdout.split():
             (home / name).parent.mkdir(exist_ok=True)
             fetch(server, f"{PLACE}/{name}", home / name)
@@ -78,20 +80,11 @@ def made(lab: Lab, quickstart: Quickstart, tmp_path_factory: pytest.TempPathFact
 
 
 def kill_and_go_on(server: Server, words: tuple[str, ...]) -> None:
-    """Kill a run that writes a bundle at several places; the next one goes on, and what it makes is the same."""
-    target, draft = f"{PLACE}/killed/site.llmb", f"{PLACE}/killed/.site.llmb.new"
-    script = (
-        '"$@" >/dev/null 2>&1 & p=$!; until [ $(stat -c %s $DRAFT 2>/dev/null || echo 0) -ge $SIZE ]; do '
-        "kill -0 $p 2>/dev/null || break; sleep 0.01; done; kill -9 $p 2>/dev/null; wait $p; echo $?"
-    )
-    codes = [
-        server.run(
-            "bash", "-c", script, "bash", *words, "-o", target, env={"DRAFT": draft, "SIZE": str(size)}, timeout=300
-        ).stdout.strip()
-        for size in (1, 10 << 20, 30 << 20, 60 << 20)
-    ]
-    # The last ones may have been faster than we.
-    assert codes[:2] == ["137", "137"], codes
+    """Kill a run that writes a bundle at ten places; the next one goes on, and what it makes is the same."""
+    target = f"{PLACE}/killed/site.llmb"
+    server.sh("apt-get update -qq && apt-get install -y -qq --no-install-recommends strace")
+    codes = {place: killed(server, place, *words, "-o", target) for place in CREATING}
+    assert codes == dict.fromkeys(CREATING, 137)
     server.run(*words, "-o", target, timeout=600)
     server.run("cmp", BUNDLE, target)
     assert server.sh(f"ls -A {PLACE}/killed").stdout.split() == [
@@ -100,6 +93,52 @@ def kill_and_go_on(server: Server, words: tuple[str, ...]) -> None:
         "site.llmb.install.minisig",
     ]
     server.run("rm", "-r", f"{PLACE}/killed", f"{PLACE}/again")
+
+
+def make_extra(server: Server, words: tuple[str, ...]) -> None:
+    """Make a bundle of a model with a chat template of its own, and of one that a provider serves with a key."""
+    etc = "/etc/llm-appliance"
+    server.write("/srv/ours.jinja", TEMPLATE)
+    server.write(f"{etc}/models.d/styled.yaml", "source: builtin:smoke\nchat_template: /srv/ours.jinja\n")
+    server.write(f"{etc}/models.d/kimi.yaml", f"source: {REMOTE}\nkey_file: {etc}/secrets/kimi.key\n")
+    server.write(f"{etc}/secrets/kimi.key", f"{SECRET}\n", mode="0600")
+    extra = f"{PLACE}/extra.llmb"
+    server.run(*words, "-o", extra, "--base", BUNDLE, "--model", "styled", "--model", "kimi", timeout=600)
+    assert server.run("grep", "-c", "-e", SECRET, "-e", "/srv/ours.jinja", extra, check=False).stdout.strip() == "0"
+    assert server.run("grep", "-c", MARK, extra, check=False).stdout.strip() != "0"
+
+
+MARK = "{# of this site #}"
+TEMPLATE = (
+    MARK
+    + "{%- for message in messages %}"
+    + r"{{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}"
+    + r"{%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"
+)
+"""The built-in model's own one, with a mark in it."""
+REMOTE = "remote:https://models.internal/v1#kimi"
+SECRET = "sk-never-in-a-bundle"
+CREATING = (
+    ("pwrite64", 1), ("pwrite64", 2), ("pwrite64", 9), ("pwrite64", 30), ("pwrite64", 75), ("pwrite64", 150),
+    ("copy_file_range", 2), ("copy_file_range", 5), ("fsync", 1), ("rename", 1),
+)  # fmt: skip
+INSTALLING = (
+    ("pwrite64", 1), ("copy_file_range", 1), ("copy_file_range", 4), ("symlink", 2), ("symlink", 40), ("fsync", 3),
+    ("rename", 1), ("rename", 3), ("rename", 5), ("fsync", 9),
+)  # fmt: skip
+"""Where a run is killed: at which call of the kernel's, and the how manieth of it."""
+
+
+def killed(server: Server, place: tuple[str, int], *words: str) -> int:
+    """Run a command that the kernel ends with SIGKILL at its Nth call of a name; return its exit code."""
+    call, number = place
+    # As a grandchild, for it must not wait for what goes on after the command: supervisord.
+    trace = ("strace", "-D", "-f", "-qq", "-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={number}")
+    done = server.run(*trace, "-o", "/tmp/calls", *words, check=False, timeout=300)
+    print(
+        f"killed at {call} {number}: {done.code}, after {server.sh('tail -n 2 /tmp/calls', check=False).stdout[:300]}"
+    )
+    return done.code
 
 
 @dataclass(frozen=True)
@@ -184,6 +223,66 @@ def test_a_later_version_of_a_model_takes_the_place_of_the_first(installed: Serv
     assert product.chat(installed, QUESTION) == before == ANSWER
 
 
+def test_a_template_comes_along_and_a_providers_key_does_not(installed: Server, made: Made) -> None:
+    put(installed, made, "extra.llmb")
+    words = ("llm-appliance", "bundle", "install", f"{PLACE}/extra.llmb")
+    key = "/etc/llm-appliance/secrets/kimi.key"
+    done = installed.run(*words, check=False, timeout=60)
+    assert (done.code, f"{key} is not there" in done.stderr, "install -D -m 600" in done.stderr) == (4, True, True), (
+        done
+    )
+    installed.write("/root/key", "sk-another\n", mode="0600")
+    installed.run("install", "-D", "-m", "600", "/root/key", key)
+    installed.run(*words, timeout=120)
+    unit = installed.read("/etc/systemd/system/llm-appliance-model@styled.service")
+    found = unit.partition("/var/lib/llm-appliance/attached/")[2].split()[0].strip('"')
+    assert installed.read(f"/var/lib/llm-appliance/attached/{found}") == TEMPLATE
+    assert product.chat(installed, QUESTION, model="styled")
+    assert "kimi" in installed.run("llm-appliance", "list").stdout
+    assert "nothing to remove" in installed.run("llm-appliance", "prune", "--dry-run").stdout
+    installed.run("llm-appliance", "rollback", timeout=60)
+    assert "styled" not in installed.run("llm-appliance", "list").stdout
+
+
+@pytest.fixture(scope="module")
+def weak(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server whose processor says that it has no AVX-512, without network."""
+    said = Path("/proc/cpuinfo").read_text()
+    less = tmp_path_factory.mktemp("processor") / "cpuinfo"
+    less.write_text(re.sub(r"\bavx512\w*|\bavx_vnni\b|\bamx\w*", "", said))
+    if less.read_text() == said:
+        pytest.skip("this machine's processor has nothing that could be taken away")
+    with lab.boot("weak", network=False, volumes=[Mount(less, "/proc/cpuinfo")]) as server:
+        yield server
+
+
+def test_a_processor_with_less_than_the_makers_is_refused_by_name(weak: Server, made: Made) -> None:
+    put(weak, made, "site.llmb", "site.llmb.install")
+    done = weak.run(f"{BUNDLE}.install", check=False, timeout=300)
+    assert (done.code, "it was compiled for a processor with avx512" in done.stderr) == (4, True), done
+    assert not weak.exists("/var/lib/llm-appliance/current")
+
+
+@pytest.mark.skipif(not os.environ.get("LLM_APPLIANCE_SLOW"), reason="compiles an engine: LLM_APPLIANCE_SLOW=1")
+def test_a_portable_bundle_serves_it(lab: Lab, quickstart: Quickstart, weak: Server, made: Made) -> None:
+    host = weak.run("llm-appliance", "detect", "--json").stdout
+    words = ("llm-appliance", "bundle", "create", "-o", f"{PLACE}/any.llmb", "--sign", f"{PLACE}/vendor.key")
+    with product.installed(lab, quickstart.image, "portable") as server:
+        server.put(made.home / "vendor.key", f"{PLACE}/vendor.key", mode="0600")
+        server.write("/root/host.json", host)
+        done = server.run(*words, "--host", "/root/host.json", check=False, timeout=600)
+        assert (done.code, "avx512" in done.stderr, "--portable" in done.stderr) == (4, True, True), done
+        done = server.run(*words, "--host", "/root/host.json", "--portable", timeout=1800)
+        print(done.stdout)
+        for name in ("any.llmb", "any.llmb.install"):
+            fetch(server, f"{PLACE}/{name}", made.home / name)
+    (made.home / "any.llmb.install").chmod(0o755)
+    put(weak, made, "any.llmb", "any.llmb.install")
+    done = weak.run(f"{PLACE}/any.llmb.install", timeout=300)
+    assert f"smoke answers: {ANSWER}" in done.stdout
+    assert "changed=0" in weak.run("llm-appliance", "install", "--offline", timeout=60).stdout
+
+
 def models(server: Server) -> dict[str, str]:
     """Digest of each model that is in force."""
     return models_of(server, "current")
@@ -252,27 +351,54 @@ def test_it_asks_for_a_signature_that_is_known(installed: Server, made: Made) ->
     installed.run(*install, f"{PLACE}/stranger/site.llmb", "--trust", f"{PLACE}/stranger/other.pub", timeout=60)
 
 
-STEPS = ("unpack: gateway", "unpack: llama-server", "unpack: smoke", "store:", "write:", "switch:", "start:")
-KILL = (
-    '"$@" >/tmp/said 2>&1 & p=$!; until grep -q "$STEP" /tmp/said; do kill -0 $p 2>/dev/null || break; sleep 0.01; done; '
-    "kill -9 $p 2>/dev/null; wait $p; echo $?"
+@pytest.fixture(scope="module")
+def traced(lab: Lab, made: Made, airgap: Airgap) -> Iterator[Server]:
+    """A server that was installed from the bundle, with a program that lets calls of the kernel's fail."""
+    with lab.boot("traced", image=airgap.image) as server:
+        server.sh("apt-get update -qq && apt-get install -y -qq --no-install-recommends strace")
+        yield server
+
+
+def second(server: Server, name: str) -> tuple[str, ...]:
+    """The command that installs the bundle once more, below a prefix."""
+    key = server.sh("tail -n 1 /var/lib/llm-appliance/bundles/keys/*.pub").stdout.strip()
+    where = ("--prefix", f"/srv/{name}", "--listen", "127.0.0.1:9000")
+    return ("llm-appliance", "bundle", "install", BUNDLE, "--trust", key, *where)
+
+
+def test_an_installation_that_is_killed_anywhere_goes_on(traced: Server) -> None:
+    """Each run goes on with what the one before it left; the last one is let through, and it answers."""
+    words = second(traced, "killed")
+    for place in INSTALLING:
+        code = killed(traced, place, *words)
+        assert code == 137, place
+    done = traced.run(*words, timeout=120)
+    assert f"smoke answers: {ANSWER}" in done.stdout
+    assert traced.sh("find /srv/killed -name '*.new' -o -name '*.part'").stdout == ""
+    assert "changed=0" in traced.run(*words, timeout=120).stdout
+    traced.run("llm-appliance", "stop", "--prefix", "/srv/killed", timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("calls", "first", "error", "code", "said"),
+    [
+        ("preadv,preadv2,copy_file_range,sendfile", 40, "EIO", 5, "cannot be read: Input/output error"),
+        ("pwrite64,copy_file_range,sendfile", 3, "ENOSPC", 4, "No space left"),
+    ],
 )
-"""Kills a program as soon as it says something; where the test runs would be too far away."""
-
-
-def test_an_installation_that_is_killed_anywhere_goes_on(installed: Server) -> None:
-    """Below prefixes, killed at each step; then once more, and it answers."""
-    key = installed.sh("tail -n 1 /var/lib/llm-appliance/bundles/keys/*.pub").stdout.strip()
-    for number, step in enumerate(STEPS):
-        prefix = ("--prefix", f"/srv/second-{number}")
-        words = ("llm-appliance", "bundle", "install", BUNDLE, "--trust", key, "--listen", "127.0.0.1:9000", *prefix)
-        code = installed.run("bash", "-c", KILL, "bash", *words, env={"STEP": step}, timeout=120).stdout.strip()
-        assert code == "137", (step, installed.read("/tmp/said"))
-        done = installed.run(*words, timeout=120)
-        assert f"smoke answers: {ANSWER}" in done.stdout
-        left = installed.sh(f"find {prefix[1]} -name '*.new' -o -name '*.part'").stdout
-        assert left == "", (step, left)
-        installed.run("llm-appliance", "stop", *prefix, timeout=60)
+def test_a_disk_that_cannot_be_read_or_is_full_is_told_and_the_next_run_goes_on(
+    traced: Server, calls: str, first: int, error: str, code: int, said: str
+) -> None:
+    words = second(traced, error)
+    trace = ("strace", "-D", "-f", "-qq", "-o", "/tmp/calls", "-e", f"trace={calls}")
+    inject = ("-e", f"inject={calls}:error={error}:when={first}+")
+    done = traced.run(*trace, *inject, *words, check=False, timeout=300)
+    print(done.stderr[-600:])
+    assert (done.code, said in done.stderr) == (code, True), done
+    assert not traced.exists(f"/srv/{error}/state/current")
+    done = traced.run(*words, timeout=120)
+    assert f"smoke answers: {ANSWER}" in done.stdout
+    traced.run("llm-appliance", "stop", "--prefix", f"/srv/{error}", timeout=60)
 
 
 def test_a_disk_that_is_too_small_or_fills_up_is_told_and_nothing_is_in_force(installed: Server) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.integration import product
 from tests.integration.conftest import Quickstart
-from tests.integration.lab import Lab, Process, Server, docker_into
+from tests.integration.lab import Lab, Process, Server, address, docker_into, serving
 from tests.integration.product import BASE, SMOKE
 
 PROMPT, ANSWER = SMOKE["verify"]["prompt"], SMOKE["verify"]["answer"]
@@ -135,6 +135,18 @@ def test_what_docker_says_of_every_container(boxed: Server) -> None:
     assert [one for one in listening if one.endswith(":8080")] == ["127.0.0.1:8080"]
 
 
+def test_only_root_reads_what_holds_the_environment_of_engines(boxed: Server) -> None:
+    command(boxed, "config", "set", "env.LLAMA_LOG_PREFIX", "1")
+    command(boxed, "install")
+    assert "LLAMA_LOG_PREFIX=1" in containers(boxed)[MODEL]["Config"]["Env"]
+    files = boxed.run("find", f"{STATE}/generations", "-name", "compose.yaml", "-printf", "%m %u\n").stdout
+    assert {*files.split("\n")[:-1]} == {"600 root"}
+    done = command(boxed, "config", "set", "env.HF_TOKEN", "hf_x", check=False)
+    assert done.code == 3 and "hub.token-file" in done.stderr
+    command(boxed, "config", "unset", "env.LLAMA_LOG_PREFIX")
+    command(boxed, "install")
+
+
 def test_compose_reads_every_file_of_the_plan_table_and_the_one_in_force(boxed: Server) -> None:
     assert boxed.run(*COMPOSE, "config", "--quiet").stderr == ""
     boxed.put(GOLDEN, "/root/golden")
@@ -152,6 +164,31 @@ def test_a_second_install_changes_nothing(boxed: Server) -> None:
     assert "changed=0" in command(boxed, "install").stdout
     assert running(boxed) == before
     assert "nothing would change" in command(boxed, "plan").stdout
+
+
+def test_a_certificate_is_renewed_under_a_container_and_docker_can_tell_no_secret(boxed: Server) -> None:
+    key = json.loads(boxed.run("llm-appliance", "keys", "add", "ann", "--json").stdout)["data"]["key"]
+    command(boxed, "install", "--tls", "own")
+    gateway = running(boxed)[GATEWAY]
+    command(boxed, "tls", "renew")
+    pem = boxed.read(f"{ETC}/tls/gateway.pem")
+    body = pem.partition("-----END CERTIFICATE-----")[0].split()[-1]
+    ask = f"curl -s --cacert {ETC}/tls/authority.crt -w '%{{certs}}' https://localhost:8080/v1/models -H @-"
+
+    def renewed() -> bool:
+        return body in boxed.run("sh", "-c", ask, input=f"Authorization: Bearer {key}\n", check=False).stdout
+
+    until("the new certificate", renewed)
+    assert running(boxed)[GATEWAY] == gateway, "nothing was restarted"
+    secrets = (key, pem.partition("PRIVATE KEY-----")[2].split()[1])
+    told = boxed.sh(
+        "docker inspect $(docker ps -aq) $(docker images -q); for one in $(docker ps -aq); do docker logs $one; "
+        f"docker top $one; done; docker network inspect $(docker network ls -q); {' '.join(COMPOSE)} config"
+    )
+    assert not [one for one in secrets if one in told.stdout + told.stderr]
+    command(boxed, "install", "--tls", "off")
+    command(boxed, "keys", "revoke", "ann")
+    assert answers(boxed)
 
 
 def test_systemd_and_compose_tell_the_same(boxed: Server) -> None:
@@ -178,6 +215,15 @@ def test_one_model_is_stopped_started_and_restarted_by_itself(boxed: Server) -> 
     assert product.chat(boxed, PROMPT) == ANSWER
     assert running(boxed)[GATEWAY] == gateway
     assert "model loaded" in command(boxed, "logs", "smoke", "--lines", "200").stdout
+
+
+def test_a_log_that_is_followed_goes_on_over_a_restart(boxed: Server) -> None:
+    following: Process = boxed.popen("llm-appliance", "logs", "smoke", "-f", "--lines", "1")
+    for times in (1, 2):
+        command(boxed, "restart", "smoke")
+        until(f"it has told of {times} starts", lambda wanted=times: following.output.count("model loaded") >= wanted)
+    following.signal("INT")
+    assert "\x1b" not in command(boxed, "logs").stdout
 
 
 def test_a_killed_engine_comes_back(boxed: Server) -> None:
@@ -311,41 +357,34 @@ def test_uninstall_leaves_no_container_network_volume_or_image_of_ours(boxed: Se
 @pytest.fixture(scope="module")
 def whole(quickstart: Quickstart, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The image of Dockerfile.cuda on the lab's base, with the engine that the quick start has built."""
-    context = tmp_path_factory.mktemp("context")
-    image = product.whole_image(context)
-    yield image
-    product.docker("rmi", "--force", image)
+    began = time.monotonic()
+    with product.whole_image(tmp_path_factory.mktemp("context")) as image:
+        print(f"\nDockerfile.cuda: built in {time.monotonic() - began:.0f} s")
+        yield str(image)
 
 
 def test_the_whole_appliance_in_one_container_without_a_word_without_root_and_read_only(whole: str) -> None:
-    name = f"{whole.replace(':', '-')}-run"
-    product.docker("run", "--detach", "--name", name, "--label", product.LABEL, "--read-only", whole)
-    try:
-        address = product.docker("inspect", "--format", "{{.NetworkSettings.IPAddress}}", name).strip()
-        base = f"http://{address}:8080"
-        until("it answers", lambda: product.ask(base, PROMPT) == ANSWER)
-        assert product.docker("exec", name, "id", "-u").strip() == "60700"
-        assert (
-            product.docker("exec", name, "sh", "-c", "touch /x 2>&1 || true").strip().endswith("Read-only file system")
-        )
-        # It answers sooner than supervisord, after a second, calls it running.
-        until("both run", lambda: product.docker("exec", name, "llm-appliance", "status").count("running") == 2)
-        print("\n" + product.docker("exec", name, "llm-appliance", "status"))
-        engine = product.docker(
-            "exec", name, "sh", "-c", "pkill -KILL llama-server || kill -KILL $(pidof llama-server)"
-        )
-        assert engine == ""
-        until("it answers again", lambda: product.ask(base, PROMPT) == ANSWER)
-        product.docker("stop", "--time", "30", name)
-        assert product.docker("inspect", "--format", "{{.State.ExitCode}}", name).strip() == "0"
-        product.docker("start", name)
-        until("it answers after a restart", lambda: product.ask(_base(name), PROMPT) == ANSWER)
-    except BaseException:
-        print(product.docker("logs", "--tail", "60", name))
-        raise
-    finally:
-        product.docker("rm", "--force", "--volumes", name)
+    def says_it() -> bool:
+        return product.ask(address(box, 8080), PROMPT) == str(ANSWER)
 
+    def typed(*words: str) -> str:
+        return str(box.exec([*words]).output.decode().strip())
 
-def _base(name: str) -> str:
-    return f"http://{product.docker('inspect', '--format', '{{.NetworkSettings.IPAddress}}', name).strip()}:8080"
+    with serving(whole, 8080, read_only=True) as box:
+        try:
+            until("it answers", says_it)
+            assert typed("id", "-u") == "60700"
+            assert typed("touch", "/x").endswith("Read-only file system")
+            # It answers sooner than supervisord, after a second, calls it running.
+            until("both run", lambda: typed("llm-appliance", "status").count("running") == 2)
+            print("\n" + typed("llm-appliance", "status"))
+            assert typed("sh", "-c", "pkill -KILL llama-server || kill -KILL $(pidof llama-server)") == ""
+            until("it answers again", says_it)
+            wrapped = box.get_wrapped_container()
+            wrapped.stop(timeout=30)
+            assert wrapped.wait()["StatusCode"] == 0
+            wrapped.start()
+            until("it answers after a restart", says_it)
+        except BaseException:
+            print(*box.get_logs())
+            raise

@@ -240,7 +240,7 @@ def test_moving_to_a_taken_port_leaves_everything_as_it_is(appliance: Server) ->
         (RECORD, "garbage", ("record.json", "hint:")),
         (RECORD, '{"schema": 1}', ("record.json", "hint:", "cp /var/lib/llm-appliance/current/record.json")),
         (RECORD, "", ("record.json", "hint:", "cp /var/lib/llm-appliance/current/record.json")),
-        (RECORD, '{"schema": 99}', ("record.json", "schema 99", "a newer one wrote it", "hint:")),
+        (RECORD, '{"schema": 99}', ("record.json", "schema 99", "newer llm-appliance", "hint:")),
         ("/etc/llm-appliance/appliance.yaml", "version: 1\nport: 9\n", ("appliance.yaml", "port")),
         ("/etc/llm-appliance/appliance.yaml", "version: 1\n\tlisten: x\n", ("appliance.yaml", "YAML")),
         ("/etc/llm-appliance/appliance.yaml", "version: 1\nversion: 1\n", ("appliance.yaml", "version", "twice")),

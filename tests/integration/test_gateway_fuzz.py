@@ -147,6 +147,9 @@ def guarded() -> Iterator[Guarded]:
         for engine in engines:
             name = engine.name
             one.models[name] = {"upstream_model": name, "replicas": [engine.replica], "paths": paths, "keepalive": True}
+        # A key that may not see counters: no request for them comes to an engine either.
+        one.models["m"]["metrics"] = "/metrics"
+        one.show()
         secret = one.prefix / "provider.key"
         secret.write_text(PROVIDER_KEY)
         # Behind a socket, as one is that a proxy leads to.

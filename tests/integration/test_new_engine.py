@@ -58,6 +58,14 @@ def test_a_stranger_s_engine_is_one_module_a_row_and_an_entry_point(appliance: S
     assert product.chat(appliance, "Who is there?", model="polly") == "Who is there? Squawk!"
     assert product.chat(appliance, "Hello.", model="polly", path="/polly/v1") == "Hello. Squawk!"
     assert "parrot 1.0.0" in appliance.run("llm-appliance", "status").stdout
+    # It knows ports only: its own is one that nobody else on the machine reaches.
+    port = appliance.sh(
+        "grep -ohE '127.0.0.1:181[0-9]{2}' /var/lib/llm-appliance/current/launch/polly.json"
+    ).stdout.split()[0]
+    assert appliance.run("curl", "-s", f"http://{port}/health", check=False).code == 7
+    knock = ("curl", "-fsS", "--unix-socket", "/run/llm-appliance/polly/engine.sock", "http://engine/health")
+    appliance.run(*knock)
+    assert appliance.run(*knock, user="nobody", check=False).code == 7
     assert appliance_files(appliance) == before
 
     # With the row in the catalog that holds, every other verb knows it, too.

@@ -6,16 +6,14 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
 
 from tests.integration import product
 from tests.integration.conftest import Quickstart, remove_image
-from tests.integration.lab import FileState, Lab, Server, base_image, difference
+from tests.integration.lab import FileState, Lab, Server, base_image, container, difference
 from tests.integration.lab.machine import command
-from tests.integration.lab.server import LABEL, _identity, remove
 
 HOME = "/home/alice"
 PREFIX = f"{HOME}/llm"
@@ -226,21 +224,10 @@ def test_uninstall_with_the_weights_leaves_nothing(alices: Server) -> None:
 # ------------------------------------------------------------------------------------------------ no systemd
 
 
-@contextmanager
-def container() -> Iterator[Server]:
-    """A machine whose first process is no init at all, as in rented containers and CI."""
-    name = f"lab-pod-{os.getpid()}-{time.monotonic_ns():x}"
-    label = f"{LABEL}={_identity(os.getpid())}"
-    try:
-        argv = ("docker", "run", "-d", "--name", name, "--label", label, base_image(), "sleep", "infinity")
-        command(*argv, timeout=120)
-        yield Server(name)
-    finally:
-        remove(name)
-
-
 def test_without_systemd_root_gets_supervisord_and_services_without_root(lab: Lab, quickstart: Quickstart) -> None:
-    with container() as server:
+    """The machine's first process is no init at all, as in rented containers and CI."""
+    with container(base_image()).with_command(["sleep", "infinity"]) as pod:
+        server = Server(pod.get_container_id())
         product.put_checkout(server)
         before = server.files()
         product.seed(server)

@@ -9,8 +9,8 @@ import pytest
 from appliance import gateway, resources
 from appliance.domain.changes import Page
 from appliance.domain.deployment import Deployment, Remote
-from appliance.domain.spec import Serving
-from tests.unit.samples import CONTAINER, deployment, item, layout
+from appliance.domain.spec import GatewaySpec, Serving, Tuning
+from tests.unit.samples import CONTAINER, GIB, deployment, item, layout
 
 TEMPLATES = resources.data("templates/nginx")
 
@@ -105,6 +105,44 @@ def test_all_lua_is_there() -> None:
     assert there == set(gateway.LUA)
 
 
+def test_all_of_the_status_page_is_there() -> None:
+    assert {f"page/{path.name}" for path in (TEMPLATES / "page").iterdir()} == set(gateway.PAGE)
+    for path in (TEMPLATES / "page").iterdir():
+        text = path.read_text().replace("http://www.w3.org/2000/svg", "")
+        assert "http://" not in text, path
+        assert "https://" not in text, path
+
+
+def shown(plan: Deployment) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(gateway.shown(plan))
+    return found
+
+
+def test_the_status_page_is_told_what_was_planned() -> None:
+    plan = deployment(item("a", replicas=2), item("v", tuning=Tuning(task="embed")))
+    document = shown(plan)
+    assert document["on"] is True
+    assert document["models"]["a"]["engine"] == "llama-cpp 1.0"
+    assert document["models"]["v"]["task"] == "embed"
+    assert set(document["models"]["a"]["loads"]) == {"a_1", "a_2"}
+    ram = {one.name: one.memory for one in plan.services if one.model == "a"}
+    assert {name: sum(loads.values()) for name, loads in document["models"]["a"]["loads"].items()} == ram
+    assert document["devices"] == [{"device": "ram", "name": "RAM", "memory": 10 * GIB}]
+
+
+def test_the_status_page_can_be_left_out() -> None:
+    plan = deployment(item("a"))
+    without = replace(plan, spec=replace(plan.spec, gateway=GatewaySpec(page=False)))
+    assert shown(without)["on"] is False
+    assert [one.path for one in gateway.pages(without) if one not in gateway.pages(plan)] == ["nginx/page.json"]
+
+
+def test_engines_that_have_counters_say_where() -> None:
+    document = routes(deployment(item("a"), item("b", engine="llama-cpp-python")))
+    assert document["models"]["a"]["metrics"] == "/metrics"
+    assert "metrics" not in document["models"]["b"]
+
+
 def test_each_engine_is_asked_for_its_own_health_page() -> None:
     plan = deployment(item("a", engine="llama-cpp-python"), item("b"))
     assert {route.name: route.health for route in plan.gateway.routes} == {"a": "/v1/models", "b": "/health"}
@@ -117,7 +155,9 @@ def test_the_order_of_the_models_does_not_change_the_routes() -> None:
 
 def test_a_model_changes_the_routes_and_nothing_else() -> None:
     one, two = deployment(item("a")), deployment(item("a"), item("b"))
-    assert [page.path for page in gateway.pages(two) if page not in gateway.pages(one)] == ["nginx/gateway.json"]
+    assert [page.path for page in gateway.pages(two) if page not in gateway.pages(one)] == [
+        "nginx/gateway.json", "nginx/page.json",
+    ]  # fmt: skip
 
 
 def test_the_address_is_as_nginx_writes_it() -> None:

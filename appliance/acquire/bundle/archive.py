@@ -6,15 +6,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from appliance.acquire.bundle.digests import Marks
 from appliance.acquire.bundle.files import identity
-from appliance.acquire.bundle.fills import Bytes, Chunks, File
+from appliance.acquire.bundle.fills import Bytes, File
 from appliance.acquire.bundle.journal import Journal
 from appliance.bundle import index as indexes
 from appliance.bundle import oci, parts, tar
 from appliance.bundle.index import CHUNK, Base, Index, Payload
 from appliance.errors import ArtifactError
 from appliance.report import Bar
-from appliance.system.pump import Fill, pump
+from appliance.system.pump import BLOCK, Fill, pump
+from appliance.system.splice import splice
 from appliance.system.spool import Spool
 
 SETTLED: Final = 64 << 20
@@ -148,7 +150,16 @@ class Archive:
 
     def _write(self, kind: str, size: int, fill: Fill, known: str, name: str) -> Payload:
         offset = place = tar.data(self._place)
-        whole, chunks = hashlib.sha256(), Chunks(self._chunk if size > self._chunk else 0)
+        marks = Marks(self._chunk)
+
+        def look(view: memoryview) -> None:
+            nonlocal place
+            marks(view)
+            self._spool.wrote(place, len(view))
+            place += len(view)
+            self._bar.advance(len(view))
+            if isinstance(fill, File):
+                fill.skip(len(view))
 
         def take(view: memoryview) -> None:
             nonlocal place
@@ -156,17 +167,18 @@ class Archive:
             place += len(view)
             self._bar.advance(len(view))
 
-        digests = (whole.update, chunks) if size > self._chunk else (whole.update,)
         try:
-            pump(fill, (*digests, take), size)
+            if isinstance(fill, File) and size > BLOCK:
+                splice(fill.place, lambda at: self._spool.place(offset + at), size, look)
+            pump(fill, (marks, take), offset + size - place)
         except EOFError:
             raise ArtifactError(f"{name or kind}: it became shorter while it was read") from None
-        digest = whole.hexdigest()
+        *chunks, digest = marks.end()
         if known not in ("", digest):
             raise ArtifactError(
                 f"{name or kind}: its SHA-256 is {digest}, it was {known}", hint="it changed meanwhile; try again"
             )
-        return Payload(digest=digest, size=size, offset=offset, kind=kind, chunks=chunks.digests())
+        return Payload(digest=digest, size=size, offset=offset, kind=kind, chunks=tuple(chunks))
 
     def _settle(self, done: Payload) -> str:
         """Take over what an earlier run has written."""
@@ -192,8 +204,8 @@ def chunk_size(total: int) -> int:
     return chunk
 
 
-def slot(payloads: Sequence[int], components: int, chunk: int) -> int:
-    """Return the bytes to keep free for the index of payloads of these sizes."""
+def slot(payloads: Sequence[int], components: int, chunk: int, more: int = 0) -> int:
+    """Return the bytes to keep free for the index of payloads of these sizes, and for so many bytes more."""
     chunks = sum(-(-size // chunk) for size in payloads if size > chunk)
-    room = 8192 + 460 * (len(payloads) + 2) + 70 * chunks + 900 * components
+    room = 8192 + 460 * (len(payloads) + 2) + 70 * chunks + 900 * components + more
     return -(-room // 4096) * 4096

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from appliance import codec
-from appliance.acquire.bundle.carried import known
+from appliance.acquire.bundle.here import known
+from appliance.bundle import image as images
 from appliance.bundle import index as indexes
 from appliance.bundle.index import DIGEST, Index
 from appliance.errors import SpecError
@@ -18,7 +19,7 @@ class Known:
     digests: frozenset[str] = frozenset()
     """Of files."""
     keys: frozenset[str] = frozenset()
-    """Of engines, gateways and models that are there as a whole."""
+    """Of engines, gateways and models that are there as a whole, and of images' layers: their chain IDs."""
     serial: int = -1
     """Of the last bundle; -1 = none is known."""
 
@@ -37,7 +38,8 @@ def of_bundle(index: Index) -> Known:
     """Return what a machine has on which that bundle was installed."""
     return Known(
         digests=frozenset({one.digest for one in index.payloads} | {one.digest for one in index.base}),
-        keys=frozenset(one.key for one in index.of("engine", "gateway", "model")),
+        keys=frozenset(one.key for one in index.of("engine", "gateway", "model"))
+        | images.known(one.payloads[1:] for one in index.components if one.image),
         serial=index.serial,
     )
 
@@ -47,10 +49,13 @@ def read_index(path: Path) -> Index:
     return indexes.load(path.read_bytes(), source=str(path))
 
 
-def inventory(state: Path, keys: tuple[str, ...], serials: dict[str, int]) -> Inventory:
-    """Return what this machine has; `keys` are of the engines and models that are in force."""
+def inventory(
+    state: Path, keys: tuple[str, ...], serials: dict[str, int], stacks: tuple[tuple[str, ...], ...]
+) -> Inventory:
+    """Return what this machine has; `keys` of engines and models in force, `stacks` the layers of Docker's images."""
+    keys_ = sorted({*keys, *images.known(stacks)})
     return Inventory(
-        schema=1, digests=tuple(sorted(known(state))), keys=tuple(sorted(keys)), serials=tuple(sorted(serials.items()))
+        schema=1, digests=tuple(sorted(known(state))), keys=tuple(keys_), serials=tuple(sorted(serials.items()))
     )
 
 

@@ -3,28 +3,23 @@
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
-from appliance import codec
+from appliance.acquire.bundle import images
+from appliance.acquire.bundle.here import KEPT, known, take_over
 from appliance.acquire.bundle.reader import Reader
 from appliance.acquire.hub import keep
 from appliance.bundle import cargo
 from appliance.bundle import tree as trees
-from appliance.bundle.index import Component, Payload
+from appliance.bundle.index import Component
 from appliance.bundle.tree import Node, Tree
-from appliance.domain.deployment import Artifact, Deployment, Model
-from appliance.errors import ArtifactError, SpecError
+from appliance.domain.deployment import Artifact, Model
+from appliance.errors import ArtifactError
 from appliance.report import Bar, Progress, amount_text, work
 from appliance.system.machine import sync
-from appliance.system.spool import WINDOW, push
 from appliance.system.transfer import part
-
-KEPT: Final = "bundles/trees"
-"""Directory below the state with the trees that came from bundles: where their files can be found again."""
 
 
 class Bundle:
@@ -57,8 +52,8 @@ class Bundle:
             return by_key[artifact.digest]
         if set(self.reader.index.target.cpu_flags) - set(self._flags):
             return None
-        alike = (one for one in self.cargo.artifacts if replace(one, digest="") == replace(artifact, digest=""))
-        return next((by_key[one.digest] for one in alike if one.kind == "build" and one.digest in by_key), None)
+        alike = (one for one in self.cargo.artifacts if cargo.alike(one, artifact))
+        return next((by_key[one.digest] for one in alike if one.digest in by_key), None)
 
     def size(self, artifact: Artifact) -> int:
         """Return the bytes that it takes on the disk."""
@@ -91,6 +86,10 @@ class Bundle:
         draft.rename(target)
         sync(target.parent)
 
+    def load(self, component: Component, artifact: Artifact, progress: Progress) -> None:
+        """Give an image to Docker, under the name that this machine's plan has for it. Raises ArtifactError."""
+        images.load(self.reader, component, artifact.ref, progress)
+
     def weights(self, model: Model, progress: Progress) -> None:
         """Bring a model's files into the store's waiting room. Raises ArtifactError."""
         files = [file for file in model.weights.files if not keep.waiting(file, str(self._state)).exists()]
@@ -104,10 +103,21 @@ class Bundle:
                 part(target).rename(target)
                 sync(target.parent)
 
+    def attach(self, progress: Progress) -> None:
+        """Put adapters and chat templates in place. Raises ArtifactError."""
+        for one in self.reader.index.of("files"):
+            target = self._state / cargo.ATTACHED / one.key[:16]
+            if not target.is_dir():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                self.bring(one, target, progress)
+
     def missing_base(self) -> tuple[str, ...]:
         """Return the digests of what the bundle builds on and this machine has not."""
-        there = self._known()
-        return tuple(one.digest for one in self.reader.index.base if one.digest not in there)
+        index = self.reader.index
+        base = {one.digest for one in index.base}
+        boxes = tuple(one for one in index.components if one.image)
+        ours = images.layers(boxes)
+        return (*sorted(base - self._known().keys() - ours), *sorted(images.absent(boxes, frozenset(base))))
 
     def _tree(self, component: Component) -> Tree:
         if not component.payloads:
@@ -142,28 +152,14 @@ class Bundle:
             )
         stream = os.open(target, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
-            start = self.reader.intact(payload, stream, bar.advance) if os.fstat(stream).st_size else 0
+            check, have = self.reader.check(payload), min(os.fstat(stream).st_size, payload.size)
+            start = check.take_over(lambda view, at: os.preadv(stream, (view,), at), have, bar.advance)
             os.ftruncate(stream, start)
-            if start < payload.size:
-                self._write(payload, stream, start, bar)
+            if start < payload.size or not start:
+                self.reader.write(payload, stream, check, start, bar.advance)
+                os.fsync(stream)
         finally:
             os.close(stream)
-
-    def _write(self, payload: Payload, stream: int, start: int, bar: Bar) -> None:
-        place = settled = start
-
-        def take(view: memoryview) -> None:
-            nonlocal place, settled
-            while view:
-                done = os.pwrite(stream, view, place)
-                place, view = place + done, view[done:]
-                bar.advance(done)
-            if place - settled >= WINDOW:
-                push(stream)
-                settled = place
-
-        self.reader.copy(payload, (take,), start=start)
-        os.fsync(stream)
 
     def _from_here(self, digest: str, target: Path, bar: Bar) -> None:
         path = self._known().get(digest)
@@ -191,46 +187,6 @@ def _plan(reader: Reader) -> str:
     if len(plans) != 1:
         raise ArtifactError(f"{reader.path}: {len(plans)} plans are in it, there must be one")
     return plans[0]
-
-
-def known(state: Path) -> dict[str, Path]:
-    """Return where on this machine files lie, by digest: weights in the store, and what came in bundles."""
-    found: dict[str, Path] = {}
-    for model in (*keep.stored(str(state)), *_served(state)):
-        home = state / "store" / "models" / model.digest
-        found |= {file.sha256: home / file.name for file in model.weights.files if (home / file.name).is_file()}
-    for path in sorted((state / KEPT).glob("*/*.json")):
-        home = state / path.parent.name / path.name.removesuffix(".json")
-        if home.is_dir():
-            tree = trees.load(path.read_bytes(), source=str(path))
-            found |= {node.digest: home / node.path for node in tree.nodes if node.digest}
-    return found
-
-
-def _served(state: Path) -> Iterator[Model]:
-    """Yield the models of every generation that is kept."""
-    for path in sorted(state.glob("generations/[0-9]*/deployment.json")):
-        try:
-            yield from codec.load_json(Deployment, path.read_bytes(), source=str(path)).models
-        except SpecError:
-            continue  # of another version of ours
-
-
-def take_over(path: Path, target: Path, digest: str, bar: Bar) -> None:
-    """Link or copy a file of this machine whose digest must match. Raises ArtifactError."""
-    from appliance.acquire.store import copied, digested
-
-    try:
-        os.link(path, target)
-        found = digested(target, bar)
-    except OSError:
-        target.unlink(missing_ok=True)
-        found = copied(str(path), target, bar)
-    if found != digest:
-        target.unlink(missing_ok=True)
-        raise ArtifactError(
-            f"{path}: its SHA-256 is {found}, the bundle builds on {digest}", hint="llm-appliance doctor"
-        )
 
 
 def _set_mode(path: Path, mode: int) -> None:

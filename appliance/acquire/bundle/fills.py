@@ -1,7 +1,7 @@
-"""Where payloads come from: memory, one file, many small ones; and the digests of their chunks."""
+"""Where payloads come from: memory, one file, many small ones."""
 
-import hashlib
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -9,30 +9,6 @@ from typing import Final, Self
 
 WINDOW: Final = 64 << 20
 """Bytes after which what was read leaves the page cache."""
-
-
-class Chunks:
-    """Digests of each chunk."""
-
-    def __init__(self, chunk: int) -> None:
-        self._chunk, self._have = chunk, 0
-        self._digest = hashlib.sha256()
-        self._done: list[str] = []
-
-    def __call__(self, view: memoryview) -> None:
-        """Take the next bytes."""
-        while view:
-            some = view[: self._chunk - self._have]
-            self._digest.update(some)
-            self._have += len(some)
-            view = view[len(some) :]
-            if self._have == self._chunk:
-                self._done.append(self._digest.hexdigest())
-                self._digest, self._have = hashlib.sha256(), 0
-
-    def digests(self) -> tuple[str, ...]:
-        """Return them all."""
-        return (*self._done, self._digest.hexdigest()) if self._have else tuple(self._done)
 
 
 class Bytes:
@@ -65,14 +41,22 @@ class File:
     ) -> None:
         os.close(self._stream)
 
+    def place(self, offset: int) -> tuple[int, int, int]:
+        """Return where a byte is: descriptor, offset in the file, bytes that may follow there."""
+        return self._stream, offset, sys.maxsize
+
     def __call__(self, view: memoryview) -> int:
         """Put the next bytes into `view`."""
         got = os.preadv(self._stream, (view,), self._place)
-        self._place += got
+        self.skip(got)
+        return got
+
+    def skip(self, amount: int) -> None:
+        """Say that the next bytes were read otherwise."""
+        self._place += amount
         if self._place - self._dropped >= WINDOW:
             os.posix_fadvise(self._stream, self._dropped, self._place - self._dropped, os.POSIX_FADV_DONTNEED)
             self._dropped = self._place
-        return got
 
 
 class Concatenation:

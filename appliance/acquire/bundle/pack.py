@@ -1,5 +1,6 @@
 """Directories as they go into a bundle: engines and the gateway, as they lie on this machine."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from appliance.acquire.bundle.fills import Concatenation
 from appliance.bundle import tree as trees
 from appliance.bundle.tree import LARGE, PYTHON, Node, Tree
 from appliance.errors import ArtifactError
+from appliance.system.download import file_digest
 
 LEFT_OUT: Final = frozenset({"__pycache__"})
 """Directories that the programs make themselves, other bytes each time."""
@@ -39,6 +41,24 @@ class Directory:
 def look(root: Path) -> Directory:
     """Look through a directory. Raises ArtifactError for what a bundle cannot hold."""
     return Directory(root=root, nodes=tuple(sorted(_walk(root), key=lambda node: node.path)))
+
+
+def look_at(path: Path) -> Directory:
+    """Look through an adapter's directory, or at a file as the only one of its directory. Raises ArtifactError."""
+    if path.is_dir():
+        return look(path)
+    if not path.is_file() or not trees.inside(path.name):
+        raise ArtifactError(f"{path}: no file or directory that a bundle can hold")
+    return Directory(root=path.parent, nodes=(_node(path.resolve(), path.name),))
+
+
+def digest(directory: Directory) -> str:
+    """Return the SHA-256 (hex) of all that is in a directory, names and modes too."""
+    whole = hashlib.sha256()
+    for node in directory.nodes:
+        inside = node.link or file_digest(directory.root / node.path)
+        whole.update(f"{node.path}\0{inside}\0{node.executable}\0".encode())
+    return whole.hexdigest()
 
 
 def add(archive: Archive, directory: Directory) -> str:

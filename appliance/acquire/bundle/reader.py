@@ -1,6 +1,5 @@
 """An open bundle: signature and index checked first, then each payload as it is read, chunk by chunk."""
 
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -9,12 +8,15 @@ from types import TracebackType
 from typing import Final, Self
 
 from appliance.acquire.bundle import files
+from appliance.acquire.bundle.digests import READ, Check
 from appliance.bundle import index as indexes
 from appliance.bundle import keys, oci, parts, tar
 from appliance.bundle.index import Component, Index, Payload
 from appliance.errors import ArtifactError
-from appliance.report import Progress, work
-from appliance.system.pump import BLOCK, Take, pump
+from appliance.report import Bar, Progress, work
+from appliance.system.pump import Take, pump
+from appliance.system.splice import splice
+from appliance.system.spool import WINDOW, push
 from appliance.system.volume import Volume
 
 SMALL: Final = 64 << 20
@@ -72,13 +74,13 @@ class Reader:
         self.copy(payload, (kept.extend,))
         return bytes(kept)
 
-    def copy(self, payload: Payload, takers: Sequence[Take], *, start: int = 0) -> None:
-        """Hand a payload to `takers`, from a chunk's beginning on. Raises ArtifactError where a chunk is damaged.
+    def copy(self, payload: Payload, takers: Sequence[Take], *, start: int = 0, check: Check | None = None) -> None:
+        """Hand a payload to `takers`, whole or from where `check` has come. Raises ArtifactError where it is damaged.
 
         They get bytes before those are checked; what they make of them must not show until this has returned.
         """
         self._check_frame(payload)
-        place = payload.offset + start
+        place, check = payload.offset + start, check or self.check(payload)
 
         def fill(view: memoryview) -> int:
             nonlocal place
@@ -86,23 +88,51 @@ class Reader:
             place += got
             return got
 
-        check = _Check(self._digests(payload), self.index.chunk, start, lambda number: self._damaged(payload, number))
         try:
             pump(fill, (check, *takers), payload.size - start)
             check.end()
         except EOFError:
             raise ArtifactError(f"{self.volume.where(place)}: it ends before {self.label(payload)} does") from None
 
-    def intact(self, payload: Payload, stream: int, done: Callable[[int], object]) -> int:
-        """Return how many bytes at the beginning of a half-written copy are right: whole chunks only."""
-        have = 0
-        for number, wanted in enumerate(self._digests(payload)):
-            size = min(self.index.chunk, payload.size - number * self.index.chunk)
-            if _hash(lambda view, at: os.preadv(stream, (view,), at), have, size) != wanted:
-                break
-            have += size
-            done(size)
-        return have
+    def write(self, payload: Payload, stream: int, check: Check, start: int, done: Callable[[int], object]) -> None:
+        """Write a payload into a file, from where `check` has come; `done` hears of bytes. Raises ArtifactError.
+
+        What the file holds then is what was checked.
+        """
+        self._check_frame(payload)
+        begin, place, settled = payload.offset, start, start
+
+        def wrote(amount: int) -> None:
+            nonlocal place, settled
+            done(amount)
+            place += amount
+            if place - settled >= WINDOW:
+                push(stream, place)
+                self.volume.done(begin + place)
+                settled = place
+
+        def look(view: memoryview) -> None:
+            check(view)
+            wrote(len(view))
+
+        def take(view: memoryview) -> None:
+            while view:
+                amount = os.pwrite(stream, view, place)
+                wrote(amount)
+                view = view[amount:]
+
+        size = payload.size - start
+        splice(lambda at: self.volume.place(begin + start + at), lambda at: (stream, start + at, size), size, look)
+        self.copy(payload, (take,), start=place, check=check)
+
+    def blocks(self, payload: Payload) -> Iterator[bytes]:
+        """Yield a payload's bytes, before they are checked as with `copy`. Raises ArtifactError where it is damaged."""
+        yield from map(bytes, self._views(payload))
+
+    def check(self, payload: Payload) -> Check:
+        """Return what compares a payload's bytes with the index as they come."""
+        wanted = (*payload.chunks, payload.digest)
+        return Check(wanted, self.index.chunk, lambda number: self._damaged(payload, number))
 
     def label(self, payload: Payload) -> str:
         """Return what a payload is called, for people."""
@@ -112,36 +142,36 @@ class Reader:
     def verify(self, progress: Progress) -> int:
         """Check every byte; return how many. Raises ArtifactError that names the first damaged place."""
         self.check_head()
-        workers = min(4, os.cpu_count() or 1)
+        workers = 1 if self.volume.many else min(4, os.cpu_count() or 1)
         with (
             work(progress, f"reading {self.path.name}", self.index.size) as bar,
             ThreadPoolExecutor(workers) as pool,
         ):
-            tasks = [
-                pool.submit(self._check_chunk, payload, number, wanted)
-                for payload in self.index.payloads
-                for number, wanted in enumerate(self._digests(payload))
-            ]
+            # The largest first: the others fit in beside it.
+            payloads = sorted(self.index.payloads, key=lambda one: -one.size)
+            tasks = [pool.submit(self._checked, payload, bar) for payload in payloads]
             try:
                 for task in as_completed(tasks):
-                    bar.advance(task.result())
+                    task.result()
             except BaseException:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
         return self.index.size
 
-    def _digests(self, payload: Payload) -> tuple[str, ...]:
-        return payload.chunks or (payload.digest,)
+    def _views(self, payload: Payload) -> Iterator[memoryview]:
+        self._check_frame(payload)
+        check, buffer, place = self.check(payload), memoryview(bytearray(min(READ, payload.size))), 0
+        while place < payload.size:
+            view = buffer[: payload.size - place]
+            view = view[: self.volume.read_into(payload.offset + place, view)]
+            check(view)
+            place += len(view)
+            yield view
+        check.end()
 
-    def _check_chunk(self, payload: Payload, number: int, wanted: str) -> int:
-        if not number:
-            self._check_frame(payload)
-        start = number * self.index.chunk
-        size = min(self.index.chunk, payload.size - start)
-        read = self.volume.read_into
-        if _hash(lambda view, at: read(at, view), payload.offset + start, size) != wanted:
-            raise self._damaged(payload, number)
-        return size
+    def _checked(self, payload: Payload, bar: Bar) -> None:
+        for view in self._views(payload):
+            bar.advance(len(view))
 
     def _damaged(self, payload: Payload, number: int) -> ArtifactError:
         start = number * self.index.chunk
@@ -249,46 +279,6 @@ def _check_size(volume: Volume, index: Index, path: Path) -> None:
         ) from None
     if volume.read_into(index.size, memoryview(bytearray(1))):
         raise ArtifactError(f"{path}: it goes on after the {index.size:,} bytes that its index promises")
-
-
-def _hash(read: Callable[[memoryview, int], int], place: int, size: int) -> str:
-    digest, buffer = hashlib.sha256(), memoryview(bytearray(min(BLOCK, size) or 1))
-    end = place + size
-    while place < end:
-        got = read(buffer[: end - place], place)
-        if not got:
-            return ""
-        digest.update(buffer[:got])
-        place += got
-    return digest.hexdigest()
-
-
-class _Check:
-    """Compares digests as the bytes come by."""
-
-    def __init__(
-        self, digests: tuple[str, ...], chunk: int, start: int, damaged: Callable[[int], ArtifactError]
-    ) -> None:
-        self._digests, self._chunk, self._damaged = digests, chunk, damaged
-        self._number, self._have = start // chunk, 0
-        self._digest = hashlib.sha256()
-
-    def __call__(self, view: memoryview) -> None:
-        while view:
-            some = view[: self._chunk - self._have]
-            self._digest.update(some)
-            self._have += len(some)
-            view = view[len(some) :]
-            if self._have == self._chunk:
-                self.end()
-
-    def end(self) -> None:
-        """Compare what came of the last chunk."""
-        if not self._have and len(self._digests) == self._number:
-            return
-        if self._number >= len(self._digests) or self._digest.hexdigest() != self._digests[self._number]:
-            raise self._damaged(self._number)
-        self._number, self._have, self._digest = self._number + 1, 0, hashlib.sha256()
 
 
 def _named(components: Iterable[Component]) -> Iterator[tuple[str, str]]:

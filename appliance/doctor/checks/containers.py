@@ -40,7 +40,7 @@ def silent(host: Host, facts: Facts) -> Iterator[Finding]:
 def gpu_runtime(host: Host, facts: Facts) -> Iterator[Finding]:
     """Either way will do: the nvidia runtime, or CDI specifications."""
     docker = host.docker
-    if not docker.server or not docker.toolkit or docker.snap or not gpus(host, "nvidia"):
+    if not docker.server or docker.podman or not docker.toolkit or docker.snap or not gpus(host, "nvidia"):
         return
     if "nvidia" in docker.runtimes or any(kind.startswith("nvidia.com/") for kind in docker.cdi):
         return
@@ -58,7 +58,7 @@ def gpu_runtime(host: Host, facts: Facts) -> Iterator[Finding]:
 def toolkit(host: Host, facts: Facts) -> Iterator[Finding]:
     """Engines that run from their own environments need none."""
     docker = host.docker
-    if not docker.server or docker.toolkit or docker.cdi or docker.snap or not gpus(host, "nvidia"):
+    if not docker.server or docker.podman or docker.toolkit or docker.cdi or docker.snap or not gpus(host, "nvidia"):
         return
     message = "no NVIDIA container toolkit: containers get no GPU"
     name = "nvidia-container-toolkit"

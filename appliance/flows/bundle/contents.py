@@ -1,110 +1,30 @@
-"""What goes into a bundle, in which order, and under which names."""
+"""Looks through everything that goes into a bundle, on the machine that makes it."""
 
 import hashlib
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from appliance import __version__, acquire, resources
 from appliance.acquire import store
-from appliance.acquire.bundle import Archive, bootstrap, pack
+from appliance.acquire.bundle import bootstrap, images, pack
 from appliance.acquire.bundle.bootstrap import Package
 from appliance.acquire.source import Source
 from appliance.acquire.wheels import COMPILED
 from appliance.bundle import cargo, sbom
 from appliance.bundle.index import Component
 from appliance.domain.deployment import Artifact, Deployment, Model
+from appliance.domain.host import Host
 from appliance.errors import ArtifactError, HostError
+from appliance.flows.bundle.ingredients import Attached, Engine, Ingredients, Small
 from appliance.flows.site import Site
 from appliance.report import amount_text
 from appliance.system.download import file_digest
 
 INSTALLER: Final = "install.sh"
-STARTERS: Final = ("appliance", "python")
-"""Kinds of components that a machine without Python starts from."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Engine:
-    """An engine or the gateway, as it lies on this machine."""
-
-    artifact: Artifact
-    version: str
-    directory: pack.Directory
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Small:
-    """A file that is a component, or a part of one."""
-
-    component: Component
-    kind: str
-    content: bytes = b""
-    path: Path | None = None
-    size: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ingredients:
-    """Everything that a bundle is made of."""
-
-    plan: bytes
-    sbom: bytes
-    small: tuple[Small, ...]
-    engines: tuple[Engine, ...]
-    models: tuple[tuple[Model, tuple[Path, ...]], ...]
-    """Each with where its files are."""
-
-    def sizes(self, left: frozenset[str]) -> tuple[int, ...]:
-        """Return the bytes of each payload; `left` are the keys of components that the target has."""
-        directories = (
-            size for one in self.engines if one.artifact.digest not in left for size in one.directory.sizes
-        )  # fmt: skip
-        weights = (file.size for model, _ in self.models if model.digest not in left for file in model.weights.files)
-        small = (one.size for one in self.small if one.component.key not in left)
-        return (len(self.plan), len(self.sbom), *small, *directories, *weights)
-
-    @property
-    def components(self) -> int:
-        """How many components there will be."""
-        return 2 + len(self.small) + len(self.engines) + len(self.models)
-
-    @property
-    def mark(self) -> str:
-        """Text that is the same only when all of it is."""
-        paths = (*(one.path for one in self.small if one.path), *(path for _, found in self.models for path in found))
-        files = [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths]
-        contents = (self.plan, self.sbom, *(one.content for one in self.small))
-        whole = hashlib.sha256(b"\0".join(contents)).hexdigest()
-        return "\n".join((whole, *files, *(repr(one.directory) for one in self.engines)))
-
-    @property
-    def starters(self) -> frozenset[str]:
-        """Digests of what a machine without Python starts from."""
-        return frozenset(one.component.key for one in self.small if one.component.kind in STARTERS)
-
-    def write(self, archive: Archive, left: frozenset[str]) -> tuple[Component, ...]:
-        """Put everything into an archive, the weights last, and return what is in it."""
-        plan = archive.add("plan", self.plan)
-        bom = archive.add("sbom", self.sbom)
-        documents = (("plan", plan, "plan.json"), ("sbom", bom, "sbom.cdx.json"))
-        found = [
-            Component(kind="document", name=name, key=digest, payloads=(digest,), files=(file,))
-            for name, digest, file in documents
-        ]
-        for one in self.small:
-            if one.component.key in left:
-                found.append(replace(one.component, payloads=(), files=(), base=True))
-                continue
-            if one.path:
-                archive.file(one.kind, one.path, one.size, known=one.component.key)
-            else:
-                archive.add(one.kind, one.content)
-            found.append(one.component)
-        found += [_engine(archive, one, left) for one in self.engines]
-        return (*found, *(_model(archive, model, paths, left) for model, paths in self.models))
+PORTABLE: Final = {"x86_64": ("avx", "avx2", "bmi2", "f16c", "fma", "sse4_2")}
+"""What ggml asks of a processor where it is not told to take all that this one has (GGML_NATIVE=OFF)."""
 
 
 def gather(
@@ -121,19 +41,41 @@ def gather(
     engines = tuple(
         Engine(artifact=one, version=_version(one, deployment), directory=pack.look(home))
         for one in deployment.artifacts
-        if (home := acquire.home(one, deployment)).is_dir()
+        if one.kind != "image" and (home := acquire.home(one, deployment)).is_dir()
+    )
+    boxes = tuple(
+        images.look(one, _version(one, deployment))
+        for one in deployment.artifacts
+        if one.kind == "image" and (not dry_run or acquire.present(one, deployment))
     )
     models = tuple((model, _paths(model, deployment)) for model in deployment.models)
     bom = sbom.document("llm-appliance bundle", __version__, _entries(deployment, small, engines, system))
-    plan = cargo.dump(cargo.of(deployment))
-    return Ingredients(plan=plan, sbom=bom, small=small, engines=engines, models=models)
+    attached = tuple(_attached(deployment))
+    plan = cargo.dump(cargo.of(deployment, {one.path: _place(one) for one in attached}))
+    return Ingredients(plan=plan, sbom=bom, small=small, engines=engines, boxes=boxes, attached=attached, models=models)
 
 
-def compiled(deployment: Deployment) -> bool:
-    """Tell whether an engine is compiled for the processor of the machine that makes it."""
-    return any(
-        one.kind == "build" or (one.name in COMPILED and not one.indexes) for one in deployment.artifacts
-    )  # fmt: skip
+def _attached(deployment: Deployment) -> Iterator[Attached]:
+    for path in sorted({path for one in deployment.spec.models for path in cargo.paths(one)}):
+        directory = pack.look_at(Path(path))
+        yield Attached(path=path, key=pack.digest(directory), directory=directory)
+
+
+def _place(one: Attached) -> str:
+    """Return how the plan in the bundle names it."""
+    path = Path(one.path)
+    return one.key if path.is_dir() else f"{one.key}/{path.name}"
+
+
+def processor(deployment: Deployment, here: Host) -> tuple[str, ...]:
+    """Return what a processor must have for the engines that are compiled, on a machine like this one."""
+    found: set[str] = set()
+    for one in deployment.artifacts:
+        if one.portable or "NATIVE=OFF" in one.pins:
+            found |= set(PORTABLE.get(here.arch, ()))
+        elif one.kind == "build" or "NATIVE=ON" in one.pins or (one.name in COMPILED and not one.indexes):
+            found |= set(here.cpu_flags)
+    return tuple(sorted(found))
 
 
 def refuse_small_disk(target: Path, size: int) -> None:
@@ -177,36 +119,6 @@ def _package(one: Package, kind: str = "") -> Small:
     return Small(component=component, kind=kind or one.kind, path=one.path, size=one.size)
 
 
-def _engine(archive: Archive, one: Engine, left: frozenset[str]) -> Component:
-    base = one.artifact.digest in left
-    return Component(
-        kind="gateway" if one.artifact.kind == "debs" else "engine",
-        name=one.artifact.name,
-        key=one.artifact.digest,
-        version=one.version,
-        source=one.artifact.ref,
-        payloads=() if base else (pack.add(archive, one.directory),),
-        unpacked=one.directory.unpacked,
-        base=base,
-    )
-
-
-def _model(archive: Archive, model: Model, paths: tuple[Path, ...], left: frozenset[str]) -> Component:
-    base = model.digest in left
-    pairs = () if base else zip(model.weights.files, paths, strict=True)
-    return Component(
-        kind="model",
-        name=model.name,
-        key=model.digest,
-        version=model.weights.quantisation,
-        source=model.source,
-        payloads=tuple(archive.file("weights", path, file.size, known=file.sha256) for file, path in pairs),
-        files=() if base else tuple(file.name for file in model.weights.files),
-        unpacked=model.weights.size,
-        base=base,
-    )
-
-
 def _paths(model: Model, deployment: Deployment) -> tuple[Path, ...]:
     """Return where a model's files are: in the store, else where they were found."""
     home = store.home(model, deployment.layout.state)
@@ -239,6 +151,8 @@ def _entries(
     for engine in engines:
         yield sbom.Entry(kind="engine", name=engine.artifact.name, version=engine.version)
         yield from _inside(engine, system)
+    for box in (one for one in deployment.artifacts if one.kind == "image"):
+        yield sbom.Entry(kind="engine", name=box.ref, version=_version(box, deployment))
     for model in deployment.models:
         for file in model.weights.files:
             yield sbom.Entry(kind="model", name=f"{model.name}/{file.name}", sha256=file.sha256)

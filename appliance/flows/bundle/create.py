@@ -10,7 +10,6 @@ from appliance.acquire.source import Source
 from appliance.bundle import keys
 from appliance.bundle.index import NAME, SCHEMA, Base, Component, Index, Payload, Target
 from appliance.catalog import load as load_catalog
-from appliance.catalog import providers
 from appliance.detect import detect
 from appliance.domain.deployment import Deployment
 from appliance.domain.host import Host
@@ -18,10 +17,11 @@ from appliance.domain.spec import ApplianceSpec, ModelSpec
 from appliance.errors import HostError, UsageError
 from appliance.flows import converge
 from appliance.flows.bundle import contents, script
-from appliance.flows.bundle.contents import Ingredients
+from appliance.flows.bundle.ingredients import Ingredients
 from appliance.flows.site import Site, require_rights
 from appliance.report import work
 from appliance.system.lock import lock
+from appliance.system.web import names_user
 
 Sign = Callable[[bytes], tuple[bytes, keys.Key]]
 
@@ -39,6 +39,8 @@ class Wanted:
     base: Known | None = None
     """What the target has already."""
     serial: int | None = None
+    portable: bool = False
+    """Compile engines for every processor of the architecture."""
     edit: converge.Edit = lambda spec: spec
     """Changes the plan's settings."""
     packages: tuple[Path, ...] = ()
@@ -89,6 +91,7 @@ def create(
 def _deployment(site: Site, wanted: Wanted, host: Host, terms: converge.Terms) -> Deployment:
     def edit(spec: ApplianceSpec) -> ApplianceSpec:
         spec = wanted.edit(spec)
+        spec = replace(spec, images=replace(spec.images, portable=spec.images.portable or wanted.portable))
         return replace(spec, models=wanted.models) if wanted.models else converge.with_smoke(spec)
 
     # Nobody's ports and nobody's memory: what is free on this machine now says nothing of the target.
@@ -106,23 +109,21 @@ def _refuse(deployment: Deployment, target: Host, here: Host) -> None:
         reasons.append(f"the target's packages are of {theirs}, this machine's of {ours}")
     if target.python != here.python:
         reasons.append(f"the target has Python {target.python}, this machine {here.python}")
-    lacking = sorted(set(here.cpu_flags) - set(target.cpu_flags))
-    if lacking and contents.compiled(deployment):
-        reasons.append(f"an engine is compiled for this machine's processor; the target's has no {', '.join(lacking)}")
+    lacking = sorted(set(contents.processor(deployment, here)) - set(target.cpu_flags))
+    if lacking:
+        way_out = "" if deployment.spec.images.portable else " (--portable asks for less of it)"
+        reasons.append(
+            f"an engine is compiled for a processor with {', '.join(lacking)}; the target's has not{way_out}"
+        )
     reasons += [
         f"{one.name}: artifacts of kind {one.kind} are not carried in bundles"
         for one in deployment.artifacts
-        if one.kind not in ("debs", "build", "wheels")
+        if one.kind not in ("debs", "build", "wheels", "image")
     ]
     reasons += [
-        f"{item.name}: adapters and templates are files of their own, which bundles do not carry yet"
-        for item in deployment.spec.models
-        if item.adapters or item.tuning.chat_template
-    ]
-    reasons += [
-        f"{item.name}: its provider is reached by network only"
-        for item in deployment.spec.models
-        if providers.is_remote(item.source)
+        f"{one.name}: its source names a user or a password, and a bundle holds no secrets"
+        for one in deployment.models
+        if any(names_user(text) for text in (one.source, *(file.url for file in one.weights.files)))
     ]
     if reasons:
         raise HostError("no bundle can be made:\n" + "\n".join(reasons), hint="make it on a machine like the target")
@@ -148,8 +149,8 @@ def _target(deployment: Deployment, host: Host, here: Host, terms: converge.Term
             drivers[one.vendor] = max(drivers.get(one.vendor, lowest), lowest, key=_numbers)
     return Target(
         os=host.os, os_version=host.os_version, arch=host.arch, glibc=min(here.glibc, host.glibc, key=_numbers),
-        python=here.python, cpu_flags=here.cpu_flags if contents.compiled(deployment) else (),
-        drivers=tuple(sorted(drivers.items())),
+        python=here.python, cpu_flags=contents.processor(deployment, here),
+        drivers=tuple(sorted(drivers.items())), docker=any(one.kind == "image" for one in deployment.artifacts),
     )  # fmt: skip
 
 
@@ -164,7 +165,7 @@ def _write(site: Site, wanted: Wanted, name: str, found: Ingredients, target: Ta
     serial = wanted.serial if wanted.serial is not None else base.serial + 1
     # All of what starts a machine is in it, or nothing: half of it would be of no use.
     left = base.keys | found.starters if found.starters <= base.digests else base.keys
-    digests = base.digests - found.starters
+    digests = found.base(base)
     sizes = found.sizes(left)
     chunk = chunk_size(sum(sizes))
     mark = "\n".join((found.mark, codec.dump_json(target), repr((name, serial, sorted(left), sorted(digests)))))
@@ -181,8 +182,8 @@ def _write(site: Site, wanted: Wanted, name: str, found: Ingredients, target: Ta
     with (
         work(site.progress, wanted.target.name, sum(sizes)) as bar,
         Archive(
-            wanted.target, slot=slot(sizes, found.components, chunk), mark=mark, split=wanted.split, chunk=chunk,
-            base=digests, bar=bar,
+            wanted.target, slot=slot(sizes, found.components, chunk, found.room), mark=mark, split=wanted.split,
+            chunk=chunk, base=digests, bar=bar,
         ) as archive,
     ):  # fmt: skip
         components = found.write(archive, left)

@@ -1,24 +1,26 @@
 """Installs from a bundle: the same pipeline as ever, with the bundle in place of every registry and hub."""
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from appliance import __version__, acquire
+from appliance import __version__, acquire, runtimes
 from appliance.acquire.bundle import Bundle, Reader, open_bundle
 from appliance.acquire.source import Source
-from appliance.bundle import fits
+from appliance.bundle import cargo, fits
 from appliance.bundle.keys import Key
 from appliance.detect import detect
 from appliance.domain.deployment import Deployment
 from appliance.domain.host import Host
-from appliance.domain.spec import ApplianceSpec
+from appliance.domain.spec import ApplianceSpec, ModelSpec
 from appliance.domain.version import version
 from appliance.errors import ArtifactError, HostError
 from appliance.flows import converge
 from appliance.flows.bundle import trust
 from appliance.flows.converge import Converged, Edit, Planned, Terms
 from appliance.flows.site import Site, require_rights
+from appliance.system.docker import Daemon
 from appliance.system.lock import lock
 
 
@@ -52,7 +54,7 @@ def install(site: Site, wish: Wish, edit: Edit, terms: Terms) -> Converged:
     require_rights(site)
     with lock(Path(site.layout.state, "lock"), site.command), _opened(site, wish) as reader:
         bundle = _checked(site, reader, wish)
-        planned = converge.planned(site, _with(bundle, edit), _terms(terms, bundle))
+        planned = converge.planned(site, _with(site, bundle, edit), _terms(terms, bundle))
         _refuse_missing(planned.changes.deployment, bundle)
         done = converge.bring_about(site, planned.changes, Source(offline=True, bundle=bundle))
         if reader.key:
@@ -65,7 +67,7 @@ def preview(site: Site, wish: Wish, edit: Edit, terms: Terms) -> Preview:
     """Return what would be done; nothing is written."""
     with _opened(site, wish) as reader:
         bundle = _checked(site, reader, wish)
-        planned = converge.planned(site, _with(bundle, edit), _terms(terms, bundle))
+        planned = converge.planned(site, _with(site, bundle, edit), _terms(terms, bundle))
         deployment = planned.changes.deployment
         _refuse_missing(deployment, bundle)
         return Preview(planned=planned, reader=reader, bytes=sum(acquire.missing(deployment, bundle)))
@@ -98,6 +100,8 @@ def _checked(site: Site, reader: Reader, wish: Wish) -> Bundle:
     if why and not wish.allow_older:
         reasons.append(f"it is older: {why} (--allow-older takes it all the same)")
     reasons += _space(site, reader, host)
+    if index.target.docker and (unfit := runtimes.runtime("compose").refuse(host, site.layout.prefix)):
+        reasons.append(f"its engines are container images: {unfit}")
     if reasons:
         raise HostError(f"{wish.path} cannot be installed here:\n" + "\n".join(reasons))
     bundle = Bundle(reader, site.layout.state, host.cpu_flags)
@@ -112,7 +116,12 @@ def _checked(site: Site, reader: Reader, wish: Wish) -> Bundle:
 
 def _space(site: Site, reader: Reader, host: Host) -> Iterator[str]:
     there = _present(site)
-    needed = fits.unpacked(tuple(one for one in reader.index.of("engine", "gateway", "model") if one.key not in there))
+    new = tuple(one for one in reader.index.of("engine", "gateway", "model", "files") if one.key not in there)
+    boxes = fits.unpacked(tuple(one for one in new if one.image))
+    needed = fits.unpacked(tuple(one for one in new if not one.image))
+    # Docker unpacks what it is given before it takes it in.
+    if boxes and host.docker.server and 2 * boxes > (free := shutil.disk_usage(root := Daemon().root()).free):
+        yield f"{root}: {free:,} bytes free, {2 * boxes:,} needed to load images"
     if host.disk_free and needed > host.disk_free:
         yield f"{site.layout.state}: {host.disk_free:,} bytes free, {needed:,} needed"
 
@@ -138,14 +147,36 @@ def _absent(site: Site, reader: Reader) -> Iterator[str]:
                 yield f"{one.kind} {one.name} {one.version}"
 
 
-def _with(bundle: Bundle, edit: Edit) -> Edit:
+def _landed(site: Site, bundle: Bundle) -> Iterator[ModelSpec]:
+    """Yield the bundle's models with the paths that hold here. Raises HostError while a provider's key is not there."""
+    here = {one.key for one in bundle.reader.index.of("files")}
+    for item in bundle.cargo.specs:
+        one = cargo.landed(item, site.layout.state, f"{site.layout.etc}/secrets")
+        if {path[:64] for path in cargo.paths(item)} - here:
+            raise ArtifactError(f"{bundle.reader.path}: {one.name}: a file that it is served with is not in it")
+        if one.key_file and not Path(one.key_file).is_file():
+            raise HostError(
+                f"{one.name}: no bundle carries the key of its provider, and {one.key_file} is not there",
+                hint=f"install -D -m 600 KEYFILE {one.key_file}, then again",
+            )
+        yield one
+
+
+def _with(site: Site, bundle: Bundle, edit: Edit) -> Edit:
     """Return the edit that serves the bundle's models, too; one of a name that is served already takes its place."""
 
     def both(spec: ApplianceSpec) -> ApplianceSpec:
         spec = edit(spec)
-        names = {one.name for one in bundle.cargo.specs}
+        ours = tuple(_landed(site, bundle))
+        names = {one.name for one in ours}
         others = tuple(one for one in spec.models if one.name not in names)
-        return replace(spec, models=tuple(sorted((*others, *bundle.cargo.specs), key=lambda one: one.name)))
+        made = bundle.cargo.images
+        if bundle.cargo.runtime != "auto":
+            # What is carried runs nowhere else, and is known by its name only.
+            spec = replace(spec, runtime=bundle.cargo.runtime, images=made)
+        elif made.portable:
+            spec = replace(spec, images=replace(spec.images, portable=True))
+        return replace(spec, models=tuple(sorted((*others, *ours), key=lambda one: one.name)))
 
     return both
 
@@ -157,7 +188,7 @@ def _terms(terms: Terms, bundle: Bundle) -> Terms:
 def _refuse_missing(deployment: Deployment, bundle: Bundle) -> None:
     """Raise HostError when the plan needs what is neither here nor in the bundle."""
     for one in deployment.artifacts:
-        if not acquire.home(one, deployment).is_dir() and bundle.component(one) is None:
+        if not acquire.present(one, deployment) and bundle.component(one) is None:
             made = bundle.reader.index.target
             raise HostError(
                 f"{one.name} is needed as built for this machine, and the bundle has another: made for {made.os} "

@@ -17,6 +17,7 @@ from appliance.flows.bundle import trust
 from appliance.flows.bundle.install import Wish, trusted
 from appliance.flows.site import Site
 from appliance.report import work
+from appliance.system.docker import Daemon
 from appliance.system.machine import sync
 
 
@@ -72,10 +73,11 @@ def extract(site: Site, wish: Wish, target: Path) -> Index:
         with work(site.progress, f"extracting {wish.path.name}", reader.index.size) as bar:
             for payload in reader.index.payloads:
                 path = blobs / payload.digest
-                stream = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-                with os.fdopen(stream, "wb") as writer:
-                    reader.copy(payload, (writer.write,))
-                bar.advance(payload.size)
+                stream = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+                try:
+                    reader.write(payload, stream, reader.check(payload), 0, bar.advance)
+                finally:
+                    os.close(stream)
         for name, place, size in tar.head(len(reader.content)):
             (draft / name).write_bytes(reader.volume.read(place + tar.BLOCK, size))
         os.sync()
@@ -93,7 +95,8 @@ def inventory(site: Site) -> Inventory:
         raise HostError("nothing is installed here, so there is nothing to leave out")
     deployment = record.deployment
     keys = (*(one.digest for one in deployment.artifacts), *(one.digest for one in deployment.models))
-    return bases.inventory(Path(site.layout.state), keys, trust.serials(site))
+    stacks = Daemon().stacks() if deployment.gateway.image else ()
+    return bases.inventory(Path(site.layout.state), keys, trust.serials(site), stacks)
 
 
 def known(word: str, name: str) -> Known:

@@ -18,7 +18,7 @@ from appliance import resources
 from appliance.bundle import parts
 from appliance.bundle.index import Index, Payload
 from appliance.domain.changes import File
-from appliance.flows.bundle.contents import STARTERS
+from appliance.flows.bundle.ingredients import STARTERS
 from appliance.system.download import file_digest
 from appliance.system.machine import RealMachine
 
@@ -66,7 +66,8 @@ def _values(index: Index, first: str, key: str, lines: list[str]) -> str:
     size = sum(one.unpacked for one in index.of(*STARTERS))
     pairs = (
         ("bundle", first), ("name", index.name), ("key", key), ("arch", target.arch), ("os", target.os),
-        ("os_version", target.os_version), ("python", target.python), ("room", str(ROOM * size // 1024)),
+        ("os_version", target.os_version), ("python", target.python),
+        ("docker", "yes" if target.docker else ""), ("room", str(ROOM * size // 1024)),
     )  # fmt: skip
     values = "".join(f"{name}={shlex.quote(value)}\n" for name, value in pairs)
     return f"{values}files() {{\n    cat <<'FILES'\n" + "".join(f"{line}\n" for line in lines) + "FILES\n}\n"

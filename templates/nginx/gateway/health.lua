@@ -5,17 +5,21 @@ local ffi = require "ffi"
 local file = require "gateway.file"
 local routes = require "gateway.routes"
 
-local ROUND = 1 -- seconds between two looks at what is not up
-local UP_ROUNDS = 5 -- rounds between two looks at what is up: its requests tell more
+local ROUND = 0.25 -- seconds between two looks at what is not up: so long a model that is ready may wait for its first request
+local UP_ROUNDS = 20 -- rounds between two looks at what is up: its requests tell more
+local SECOND = 4 -- rounds
+local MINUTE = 240 -- rounds
 local TIMEOUT = 1000 -- milliseconds
 local PASSIVE_REST = 10 -- seconds that a place without a health page is left alone after it failed
 local MOST_WORKERS = 64 -- old ones that still stream after a reload included
 local AT_ONCE = 32 -- replicas asked at the same time
+local LONGEST_DRAIN = 900 -- seconds: who was told to drain one and was killed must not keep it out for ever
 local PROBE = "GET %s HTTP/1.1\r\nHost: engine\r\nConnection: close\r\n\r\n"
 local MISSING = "no such file or directory" -- as nginx words it
 
 -- state:KEY  "starting", "up" or "down"; absent = not asked yet
 -- since:KEY  when it began to be that, in seconds since 1970
+-- draining:KEY  it is to end its requests and get no new ones: it counts as starting, whatever it says itself
 local shared = ngx.shared.gateway
 
 local M = {}
@@ -81,7 +85,9 @@ end
 
 --- Asks one replica and notes what it says.
 function M.look(replica)
-    if replica.health then
+    if shared:get("draining:" .. replica.key) then
+        return set(replica, "starting")
+    elseif replica.health then
         set(replica, next_state(shared:get(replica.state), ask(replica)))
     elseif not shared:get("resting:" .. replica.key) then
         set(replica, "up")
@@ -126,6 +132,24 @@ function M.failed(replica)
     else
         M.suspect({ replica })
     end
+end
+
+--- Keeps new requests from a replica, or lets them come again; returns whether there is one of that name.
+function M.drain(name, on)
+    local known = false
+    for key, replica in pairs(routes.replicas) do
+        if replica.name == name then
+            known = true
+            if on then
+                shared:set("draining:" .. key, true, LONGEST_DRAIN)
+                set(replica, "starting")
+            else
+                shared:delete("draining:" .. key)
+                M.suspect({ replica })
+            end
+        end
+    end
+    return known
 end
 
 --- What a replica is: looked up once a millisecond, for all requests that nginx works on before it asks for more.
@@ -181,11 +205,11 @@ local function round()
     if not shared:add("prober", true, ROUND * 0.9) then
         return
     end
-    if one_died() then
+    local number = shared:incr("round", 1, 0)
+    if number % SECOND == 0 and one_died() then
         counts.sweep()
     end
-    local number = shared:incr("round", 1, 0)
-    if number % 60 == 0 then
+    if number % MINUTE == 0 then
         forget_gone()
     end
     local due, place = {}, 0

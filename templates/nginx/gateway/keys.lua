@@ -151,6 +151,8 @@ local function from_inside()
     return ngx.var.remote_addr == "unix:"
 end
 
+M.from_inside = from_inside
+
 --- The key that came with the request, where it is valid.
 function M.known()
     local secret = M.state == "some" and shown()

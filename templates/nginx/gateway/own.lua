@@ -1,15 +1,29 @@
 --- What the gateway answers itself: which models there are, how they are, and what was counted.
 
 local cjson = require "cjson.safe"
+local engines = require "gateway.engines"
 local errors = require "gateway.errors"
 local health = require "gateway.health"
 local keys = require "gateway.keys"
-local metrics = require "gateway.metrics"
+local page = require "gateway.page"
 local paths = require "gateway.paths"
+local report = require "gateway.report"
 local routes = require "gateway.routes"
 
 local shared = ngx.shared.gateway
 local answer, refuse = errors.answer, errors.refuse
+
+-- Told to who may see counters only.
+local COUNTERS = {
+    ["/metrics"] = function()
+        return answer(200, report.text(), "text/plain; version=0.0.4")
+    end,
+    ["/gateway/stat"] = function()
+        return answer(200, cjson.encode(report.stat()))
+    end,
+    ["/gateway/engines"] = engines.list,
+    ["/gateway/engines/*/metrics"] = engines.metrics,
+}
 
 local M = {}
 
@@ -94,21 +108,38 @@ local function tell_health(one)
     return answer(200, '{"status":"ok"}')
 end
 
+-- Who may come inside may keep requests from a replica: `?replica=NAME`, and `&off=1` lets them come again.
+local function drain()
+    local asked = ngx.req.get_uri_args(4)
+    local name = asked.replica
+    if type(name) ~= "string" or not health.drain(name, not asked.off) then
+        return refuse(404, "not_found", "no replica is called " .. errors.shown(tostring(name)))
+    end
+    return answer(200, '{"status":"ok"}')
+end
+
 --- Answers one of the gateway's own paths; `name` is the model that the path names.
 function M.answer(one, path, name)
     if path == "/health" then
         one.key = keys.known()
         return tell_health(one)
+    elseif page.holds(path) then
+        return page.send(path)
+    end
+    if path == "/gateway/drain" then
+        return drain()
     end
     local key = keys.check()
     one.key = key
-    if path == "/metrics" or path == "/gateway/stat" then
+    local tell = COUNTERS[path]
+    if tell then
         if not keys.may_count(key) then
             return refuse(403, "not_allowed", "this key may not see counters")
-        elseif path == "/metrics" then
-            return answer(200, metrics.text(), "text/plain; version=0.0.4")
         end
-        return answer(200, cjson.encode(metrics.stat()))
+        return tell(name)
+    end
+    if path == "/gateway/page" then
+        return answer(200, page.text(told(key), keys.may_count(key)))
     end
     if name and not (routes.knows(name) and M.may(key, name)) then
         return M.refuse_unknown(key, name)

@@ -25,7 +25,7 @@ local ASKED = {
 -- Other names that clients have for them.
 local SAME = { ["/rerank"] = "/v1/rerank", ["/score"] = "/v1/score" }
 -- Answered by the gateway itself.
-local OWN = { "/health", "/v1/models", "/api/tags", "/metrics", "/gateway/stat" }
+local OWN = { "/health", "/v1/models", "/api/tags", "/metrics", "/gateway/stat", "/gateway/engines" }
 
 local known = {}
 for path, one in pairs(ASKED) do
@@ -37,10 +37,18 @@ end
 for _, path in ipairs(OWN) do
     known[path] = { path = path, method = "GET", own = path }
 end
+known["/gateway/drain"] = { path = "/gateway/drain", method = "POST", own = "/gateway/drain", inside = true }
 local ONE_MODEL = { path = "/v1/models/*", method = "GET", own = "/v1/models/*" }
-local ALONE = { ["/health"] = true, ["/metrics"] = true, ["/gateway/stat"] = true }
+local ONE_ENGINE = { path = "/gateway/engines/*/metrics", method = "GET", own = "/gateway/engines/*/metrics" }
+local ALONE = { ["/health"] = true, ["/metrics"] = true, ["/gateway/stat"] = true, ["/gateway/engines"] = true, ["/gateway/drain"] = true }
 
 local M = {}
+
+--- Answers a path by the gateway itself from now on, or no longer.
+function M.own(path, on)
+    known[path] = on and { path = path, method = "GET", own = path } or nil
+    ALONE[path] = true
+end
 
 --- The entry of a path, and the model that the path names, if it names one.
 function M.resolve(uri)
@@ -57,6 +65,9 @@ function M.resolve(uri)
         return ONE_MODEL, item
     elseif prefix == "v1" or prefix == "api" then
         return nil
+    elseif prefix == "gateway" then
+        item = path:match("^/engines/([^/]+)/metrics$")
+        return item and ONE_ENGINE, item
     end
     found = known[path]
     if found and not ALONE[path] then

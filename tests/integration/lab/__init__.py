@@ -1,6 +1,6 @@
 """The test lab: fresh Debian servers with a real systemd, booted as containers on one machine."""
 
-from tests.integration.lab.docker import docker_into
+from tests.integration.lab.docker import base_into, docker_into, podman_into
 from tests.integration.lab.images import base_image
 from tests.integration.lab.machine import LabError, dockerd, missing_ability, require_packages
 from tests.integration.lab.process import Process
@@ -14,6 +14,7 @@ from tests.integration.lab.server import (
     difference,
     remove_leftovers,
 )
+from tests.integration.lab.single import address, container, image, serving
 
 __all__ = [
     "CommandFailed",
@@ -24,11 +25,17 @@ __all__ = [
     "Mount",
     "Process",
     "Server",
+    "address",
     "base_image",
+    "base_into",
+    "container",
     "difference",
     "docker_into",
     "dockerd",
+    "image",
     "missing_ability",
+    "podman_into",
     "remove_leftovers",
     "require_packages",
+    "serving",
 ]

@@ -89,13 +89,11 @@ def alone(what: str) -> Iterator[None]:
         yield
 
 
-def require_packages() -> tuple[str, ...]:
-    """Installs what the lab needs and this machine lacks; answers what it installed."""
+def require_packages(needs: Mapping[str, str] = PACKAGE_OF) -> tuple[str, ...]:
+    """Installs what the lab, or one of its tests, needs and this machine lacks; answers what it installed."""
     with alone("packages"):
         absent = {
-            package
-            for need, package in PACKAGE_OF.items()
-            if shutil.which(need) is None and not Path("/", need).is_file()
+            package for need, package in needs.items() if shutil.which(need) is None and not Path("/", need).is_file()
         }
         missing = tuple(sorted(absent))
         if missing:

@@ -105,7 +105,7 @@ class Server:
         """Boots a fresh server, or one from a saved image, and removes it afterwards."""
         container = f"lab-{name}-{secrets.token_hex(4)}"
         options = [*BOOT_OPTIONS, "--name", container, "--hostname", name]
-        options += ["--label", f"{LABEL}={_identity(os.getpid())}"]
+        options += ["--label", f"{LABEL}={identity(os.getpid())}"]
         options += ["--network", BRIDGE if network else "none"]
         for mount in volumes:
             access = "ro" if mount.read_only else "rw"
@@ -358,15 +358,15 @@ def remove_leftovers() -> None:
     remove(*(container for container, owner in owners.items() if not _alive(owner)))
 
 
-def _identity(pid: int) -> str:
+def identity(pid: int) -> str:
     """Names a process so that a later one with the same number is another one."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return f"{pid}.{fields[19]}"
 
 
-def _alive(identity: str) -> bool:
+def _alive(owner: str) -> bool:
     try:
-        return _identity(int(identity.partition(".")[0])) == identity
+        return identity(int(owner.partition(".")[0])) == owner
     except (OSError, ValueError):
         return False
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from appliance.acquire import images
 from appliance.domain.deployment import Artifact
+from appliance.system.docker import Daemon
 from tests.unit.recorded import DiskMachine
 from tests.unit.samples import HOST, deployment
 
@@ -23,7 +24,7 @@ def test_what_is_to_be_kept_is_not_asked_about(tmp_path: Path) -> None:
     """No daemon is there to be asked: the seal of these tests would show it."""
     machine = DiskMachine()
     images.remember("a:1", tmp_path, machine)
-    assert images.remove_made(tmp_path, machine, keep={"a:1"}) == ()
+    assert images.remove_made(Daemon(), tmp_path, machine, keep={"a:1"}) == ()
     assert images.made(tmp_path) == ("a:1",)
 
 

@@ -11,9 +11,11 @@ from appliance import specfile
 from appliance.apply import Generations, apply, generation
 from appliance.apply.converge import Report, differences
 from appliance.apply.converge import _place as place
+from appliance.apply.converge import _switch as switch
 from appliance.apply.generation import digest, written
 from appliance.domain.changes import Changeset, Command, Completed, File, Record
 from appliance.domain.deployment import Deployment
+from appliance.domain.host import Podman
 from appliance.domain.spec import ModelSpec
 from appliance.errors import CommandError, HostError, SpecError, UnhealthyError
 from appliance.render.pages import render
@@ -243,6 +245,21 @@ def test_what_is_unhealthy_goes_back_to_what_was(site: Site) -> None:
     assert site.apply(item("a")).changed == ()
 
 
+def test_an_edit_that_did_not_work_is_kept_beside_what_is_back(site: Site) -> None:
+    site.apply(item("a"))
+    spec = Path(site.layout.etc, "models.d/a.yaml")
+    before = spec.read_text()
+    spec.write_text(f"{before}context: 512\n")
+    plan = deployment(item("a", context=512), host=CONTAINER, where=site.layout)
+    changes = render(plan, specfile.files(plan.spec, {str(spec): spec.read_bytes()}, site.layout))
+    with pytest.raises(UnhealthyError) as caught:
+        apply(changes, site.generations, site.machine, Silent(), sick)
+    (copy,) = spec.parent.glob("a.yaml.edited-*")
+    assert caught.value.message.endswith(f"generation 1 is back\nyour edit is kept as {copy}")
+    assert copy.read_text() == f"{before}context: 512\n"
+    assert spec.read_text() == before
+
+
 def test_a_first_install_that_is_unhealthy_leaves_nothing_in_force(site: Site) -> None:
     with pytest.raises(UnhealthyError, match="nothing was installed before, so nothing runs"):
         site.apply(item("a"), is_healthy=False)
@@ -376,7 +393,7 @@ def test_a_file_that_somebody_made_a_link_stays_one(site: Site, tmp_path: Path) 
     [
         (b"", "Invalid JSON"),
         (b"{}", "schema: Field required"),
-        (b'{"schema": 2}', "a newer one wrote it"),
+        (b'{"schema": 2}', "written by a newer llm-appliance"),
         (b"[" * 9999, "Invalid JSON"),
     ],
     ids=["empty", "nothing-in-it", "newer", "deep"],
@@ -427,3 +444,21 @@ def test_system_wide_files_are_recorded_with_their_modes() -> None:
     files = tuple(file for file in render(plan).files if file.path.startswith("/"))
     assert {one.path for one in written(files)} == {file.path for file in files}
     assert all(len(one.sha256) == 64 for one in written(files))
+
+
+def test_containers_of_podman_are_stopped_by_podman_before_docker_starts_its_own(tmp_path: Path) -> None:
+    """Each knows nothing of the other's, and both would want the same port."""
+    layout_here = layout(str(tmp_path))
+    boxed = replace(deployment(where=layout_here), runtime="compose")
+    by_podman = replace(boxed, podman=Podman(socket="/run/podman/podman.sock", compose="/usr/bin/docker-compose"))
+    machine = DiskMachine(answers={(): Answer()})
+    generations = Generations(layout_here, machine)
+    for number, plan in ((1, by_podman), (2, boxed)):
+        generations.write(number, Changeset(deployment=plan, files=(INNER,)))
+    before, now = (replace(record(plan=plan), generation=number) for number, plan in ((1, by_podman), (2, boxed)))
+    switch(now, before, before, generations, machine, None)
+    (down,) = machine.ran()
+    assert down[0] == "/usr/bin/docker-compose" and "down" in down
+    machine.effects.clear()
+    switch(now, now, now, generations, machine, None)
+    assert machine.ran() == []

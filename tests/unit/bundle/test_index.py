@@ -32,7 +32,7 @@ def sound(slot: int = SLOT) -> Index:
         kind="model", name="tiny", key="a" * 64, payloads=("2" * 64,), files=("tiny.gguf",), unpacked=5000
     )
     return Index(
-        schema=1, name="site", serial=3, appliance="0.1.0", target=small.TARGET, size=tar.end(place),
+        schema=index.SCHEMA, name="site", serial=3, appliance="0.1.0", target=small.TARGET, size=tar.end(place),
         payloads=tuple(payloads), components=(model,),
     )  # fmt: skip
 
@@ -54,8 +54,8 @@ def test_what_is_written_is_read_back() -> None:
 
 
 def test_an_index_of_a_later_version_says_what_to_do() -> None:
-    content = index.dump(sound()).replace(b'"schema":1', b'"schema":2')
-    with pytest.raises(ArtifactError, match="schema 2; this version reads 1") as caught:
+    content = index.dump(sound()).replace(b'"schema":2', b'"schema":3')
+    with pytest.raises(ArtifactError, match="schema 3; this version reads 2") as caught:
         index.load(padded(content), source="site.llmb")
     assert "up to date" in caught.value.hint
 

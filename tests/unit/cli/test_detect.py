@@ -11,6 +11,7 @@ from appliance.domain.host import (
     GpuProcess,
     Host,
     NumaNode,
+    Podman,
     Port,
     Slice,
 )
@@ -153,6 +154,8 @@ def test_docker() -> None:
         "no daemon answers, client 28.2.2, no Compose plugin"
     )
     assert line(replace(PLAIN, docker=Docker(failure="Podman answers")), "docker") == "none that works"
+    podman = Docker(client="4.3.1", server="4.3.1", compose="2.26.1", podman=Podman(socket="/run/podman/podman.sock"))
+    assert line(replace(PLAIN, docker=podman), "docker") == "Podman 4.3.1, Compose 2.26.1"
 
 
 def test_the_rest() -> None:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from appliance.detect import docker
-from appliance.domain.host import Docker
+from appliance.domain.host import Docker, Podman
 from tests.unit.recorded import Answer, Argv, RecordedMachine
 
 DOCKER = "/usr/bin/docker"
@@ -85,12 +85,64 @@ def test_compose_1_is_not_compose() -> None:
     assert docker.probe(asked).compose == ""
 
 
+SHIM = Answer(
+    stdout=json.dumps({"Client": {"Version": "4.3.1", "APIVersion": "4.3.1"}}),
+    stderr="Emulate Docker CLI using podman. Create /etc/containers/nodocker to quiet msg.\n",
+)
+PODMAN = "/usr/bin/podman"
+SERVES = Answer(stdout=json.dumps({"Client": {"Version": "4.3.1"}, "Server": {"Version": "4.3.0"}}))
+SILENT = Answer(stderr="Error: unable to connect to Podman socket: no such file or directory\n", code=125)
+
+
+def with_podman(answer: Answer, version: Answer = DOWN, programs: dict[str, str] | None = None) -> RecordedMachine:
+    """Return a machine with Podman, and Docker's client where `programs` name it."""
+    there = machine(version, programs={"docker": "", "podman": PODMAN, **(programs or {})})
+    there.answers[PODMAN, *docker.PODMAN] = answer
+    there.answers["/usr/bin/docker-compose", "version", "--short"] = Answer(stdout="2.26.1-4\n")
+    there.answers[docker.PLUGINS[0], "version", "--short"] = COMPOSE
+    return there
+
+
 def test_podman_is_not_docker() -> None:
-    podman = Answer(
-        stdout=json.dumps({"Client": {"Version": "4.3.1", "APIVersion": "4.3.1"}}),
-        stderr="Emulate Docker CLI using podman. Create /etc/containers/nodocker to quiet msg.\n",
+    assert docker.probe(machine(SHIM)) == Docker(failure="Podman answers in Docker's place")
+
+
+@pytest.mark.parametrize(("client", "answer"), [("", DOWN), (DOCKER, DOWN), (DOCKER, SHIM)])
+def test_podmans_service_is_asked_where_no_daemon_of_docker_answers(client: str, answer: Answer) -> None:
+    files = {"/etc/cdi/nvidia.yaml": b"kind: nvidia.com/gpu\n"}
+    there = with_podman(SERVES, answer, {"docker": client, "docker-compose": "/usr/bin/docker-compose"})
+    there.files.update(files)
+    assert docker.probe(there) == Docker(
+        client="4.3.1",
+        server="4.3.0",
+        compose="2.26.1-4",
+        cdi=("nvidia.com/gpu",),
+        podman=Podman(socket="/run/podman/podman.sock", compose="/usr/bin/docker-compose"),
     )
-    assert docker.probe(machine(podman)) == Docker(failure="Podman answers in Docker's place")
+
+
+def test_docker_comes_before_podman() -> None:
+    there = with_podman(SERVES, VERSION, {"docker": DOCKER})
+    assert docker.probe(there).podman is None
+    assert not any(argv[0] == PODMAN for argv in there.ran())
+
+
+def test_composes_plugin_is_a_program_too_and_its_first_version_is_none() -> None:
+    plugin = docker.PLUGINS[0]
+    there = with_podman(SERVES, programs={"docker-compose": "/usr/local/bin/docker-compose", plugin: plugin})
+    there.answers["/usr/local/bin/docker-compose", "version", "--short"] = Answer(stdout="1.29.2\n")
+    found = docker.probe(there)
+    assert (found.compose, found.podman) == ("2.24.5", Podman(socket=docker.SOCKET, compose=plugin))
+    assert docker.probe(with_podman(SERVES)).podman == Podman(socket=docker.SOCKET)
+
+
+def test_podman_without_its_socket_says_how_to_open_it_and_hides_no_docker() -> None:
+    alone = docker.probe(with_podman(SILENT))
+    assert (alone.server, alone.podman) == ("", None)
+    assert "systemctl enable --now podman.socket" in alone.failure and "unable to connect" in alone.failure
+    assert docker.probe(with_podman(SILENT, programs={"docker": DOCKER})).failure.startswith(
+        "Cannot connect to the Docker daemon"
+    )
 
 
 @pytest.mark.parametrize("place", docker.SNAP)

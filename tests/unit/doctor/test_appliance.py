@@ -37,6 +37,18 @@ def test_a_run_that_was_killed() -> None:
 
 
 @pytest.mark.parametrize(
+    ("days", "severity"), [(31, ""), (29, "warning"), (0, "warning"), (-1, "error"), (-90, "error")]
+)
+@pytest.mark.parametrize(("own", "remedy"), [(True, "llm-appliance tls renew"), (False, "llm-appliance tls use")])
+def test_a_certificate_that_ends(days: int, severity: str, own: bool, remedy: str) -> None:
+    now = 1_795_000_000
+    one = replace(installed(), now=now, certificate_ends=now + days * 86400 + 60, certificate_own=own)
+    found = look(SOUND, one).get("certificate-ends", ())
+    assert "".join(item.severity for item in found) == severity
+    assert all(item.remedy[0].startswith(remedy) for item in found)
+
+
+@pytest.mark.parametrize(
     ("changed", "message"),
     [
         ({"link": ""}, "/var/lib/llm-appliance/current is not there"),

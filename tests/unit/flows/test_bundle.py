@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from appliance.cli import app
-from appliance.errors import ArtifactError, UsageError
-from appliance.flows.bundle import look, sign, trust
+from appliance.domain.deployment import Deployment
+from appliance.domain.spec import Images
+from appliance.errors import ArtifactError, HostError, UsageError
+from appliance.flows.bundle import contents, create, look, sign, trust
 from appliance.flows.bundle.install import Wish
 from appliance.flows.site import Site
 from appliance.report import Plain
@@ -171,3 +173,36 @@ def test_the_command_line_says_it_too(
         if size.strip():
             code, _, err = run(capsys, monkeypatch, "bundle", "create", "-o", "x.llmb", "--split", size, *prefix)
             assert (code, "is no size" in err or "at least" in err) == (2, True), (size, err)
+
+
+# ------------------------------------------------------------------------------------------------ what cannot be made
+
+
+def refusal(plan: Deployment, **target: object) -> str:
+    here = samples.HOST
+    with pytest.raises(HostError) as caught:
+        create._refuse(plan, replace(here, **target), here)  # type: ignore[arg-type]
+    return caught.value.message
+
+
+def test_an_address_with_a_password_is_not_carried_away() -> None:
+    plan = samples.deployment()
+    (model,) = plan.models
+    for address in ("https://joe:hunter2@host/x.gguf#sha256=" + "a" * 64, "https://hunter2@host/x.gguf"):
+        file = replace(model.weights.files[0], url=address)
+        for one in (replace(model, source=address), replace(model, weights=replace(model.weights, files=(file,)))):
+            said = refusal(replace(plan, models=(one,)))
+            assert "tiny: its source names a user or a password" in said
+            assert "hunter2" not in said
+    create._refuse(plan, samples.HOST, samples.HOST)
+
+
+def test_a_processor_with_less_is_told_and_that_a_portable_bundle_may_do() -> None:
+    plan = samples.deployment()
+    said = refusal(plan, cpu_flags=("avx2",))
+    assert "a processor with fma; the target's has not (--portable asks for less of it)" in said
+    portable = samples.deployment(images=Images(portable=True))
+    assert contents.processor(portable, samples.HOST) == ("avx", "avx2", "bmi2", "f16c", "fma", "sse4_2")
+    said = refusal(portable, cpu_flags=())
+    assert "--portable" not in said
+    create._refuse(portable, replace(samples.HOST, cpu_flags=contents.PORTABLE["x86_64"]), samples.HOST)

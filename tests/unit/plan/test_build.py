@@ -251,10 +251,18 @@ def test_an_engine_that_knows_ports_only_gets_one_that_nobody_has(engine: str) -
     plan = deployment(
         item("a", engine=engine, replicas=2), item("b"), facts=safetensors(), host=host, catalog=GPU_CATALOG
     )
-    assert [service.address for service in plan.services] == [
-        "127.0.0.1:18101", "127.0.0.1:18103", "unix:/run/llm-appliance/b/engine.sock",
-    ]  # fmt: skip
-    assert plan.gateway.routes[0].replicas == (("a_1", "127.0.0.1:18101"), ("a_2", "127.0.0.1:18103"))
+    assert [service.port for service in plan.services] == [18101, 18103, 0]
+    # Under systemd that is one of a network of its own, and what is said to its socket is passed on.
+    assert [service.relayed for service in plan.services] == [True, True, False]
+    socket = "unix:/run/llm-appliance/{}/engine.sock"
+    assert plan.gateway.routes[0].replicas == (("a_1", socket.format("a_1")), ("a_2", socket.format("a_2")))
+
+
+def test_without_systemd_the_gateway_asks_the_port_itself() -> None:
+    host = replace(gpu_host(gpu()), systemd=0, init="sleep")
+    plan = deployment(item("a", engine="sglang"), facts=safetensors(), host=host, catalog=GPU_CATALOG)
+    assert (plan.runtime, plan.services[0].relayed) == ("supervisord", False)
+    assert plan.gateway.routes[0].replicas == (("a", "127.0.0.1:18100"),)
 
 
 def test_what_one_model_was_made_of_is_not_needed_by_another() -> None:

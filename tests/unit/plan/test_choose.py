@@ -248,6 +248,22 @@ class TestArtifacts:
         parts = ("1", "llama-cpp-python==0.3.36", sha256, "x86_64", "avx2", "fma")
         assert [one.digest for one in release.artifacts] == [hashlib.sha256("\0".join(parts).encode()).hexdigest()]
 
+    def test_a_portable_build_is_the_same_for_every_processor_and_another_than_for_this_one(self) -> None:
+        def built(what: Model = GGUF, engine: str = "auto", **changes: object) -> Artifact:
+            host = replace(HOST, **changes)  # type: ignore[arg-type]
+            release, _ = choose.release(item(engine=engine), what, host, catalog())
+            return choose.portable(release, host).artifacts[0]
+
+        for engine in ("llama-cpp", "llama-cpp-python"):
+            native, _ = choose.release(item(engine=engine), GGUF, HOST, catalog())
+            assert built(engine=engine).portable
+            assert built(engine=engine) == built(engine=engine, cpu_flags=("avx2", "avx512f"))
+            assert built(engine=engine).digest != native.artifacts[0].digest
+        bare, _ = choose.release(item(), GGUF, replace(HOST, cpu_flags=()), catalog())
+        assert built().digest != bare.artifacts[0].digest
+        # What comes as ready wheels is so already.
+        assert not built(SAFETENSORS, "transformers").portable
+
     def test_a_build_for_gpus_is_for_those_that_are_there(self) -> None:
         def build(*names: str, toolkit: str = "12.8") -> Artifact:
             release, _ = choose.release(item(), GGUF, machine(*names, cuda_toolkit=toolkit), catalog())

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from appliance.domain.deployment import Artifact, Container, Deployment
-from appliance.domain.host import Docker, Driver, Host
+from appliance.domain.host import Docker, Driver, Host, Podman
 from appliance.domain.spec import Images
 from appliance.errors import HostError
 from appliance.plan import containers
@@ -49,6 +49,12 @@ def test_without_either_no_gpu_release_is_taken_and_it_says_why() -> None:
     with pytest.raises(HostError, match="from snap"):
         # Whoever asks for the snap by force finds it refused as a runtime first.
         plan(host(replace(TOOLKIT, snap=True)))
+    podman = replace(
+        SPECS, server="4.3.1", podman=Podman(socket="/run/podman/podman.sock", compose="/bin/docker-compose")
+    )
+    with pytest.raises(HostError, match="Podman 4.3.1 passes no CDI device on"):
+        plan(host(podman))
+    assert not containers.gives_gpus(host(podman))
 
 
 def test_an_older_cuda_of_the_same_major_is_told_to_the_toolkit_but_not_for_an_image_of_ones_own() -> None:

@@ -1,5 +1,6 @@
 """A deployment becomes bytes: the same plan gives the same files, and a change touches only what it is about."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from appliance.domain.deployment import Deployment
 from appliance.errors import ApplianceError, SpecError
 from appliance.render import pages
 from appliance.render.pages import render
-from tests.unit.samples import CONTAINER, deployment, item, layout
+from tests.unit.samples import CONTAINER, GPU_CATALOG, deployment, gpu, gpu_host, item, layout, safetensors
 
 
 def contents(plan: Deployment) -> dict[str, bytes]:
@@ -46,7 +47,7 @@ def test_the_operators_files_pass_through_byte_for_byte() -> None:
 
 def test_another_model_does_not_change_the_units_of_this_one() -> None:
     assert changed(deployment(item("a")), deployment(item("a"), item("b"))) == {
-        "deployment.json", "gateway.json", "llm-appliance.service", "llm-appliance-model@b.service",
+        "deployment.json", "gateway.json", "page.json", "llm-appliance.service", "llm-appliance-model@b.service",
     }  # fmt: skip
 
 
@@ -90,3 +91,18 @@ def test_every_rendered_file_says_which_plan_it_is_from() -> None:
     for path, content in contents(deployment()).items():
         if path.endswith((".service", ".conf")) or "logrotate" in path:
             assert b"Made by llm-appliance (" in content.splitlines()[0], path
+
+
+def test_an_engine_that_knows_ports_only_is_led_to_from_its_socket_once_it_is_ready() -> None:
+    wanted = item("a", engine="sglang")
+    plan = deployment(wanted, facts=safetensors(), host=gpu_host(gpu()), catalog=GPU_CATALOG)
+    engine, relay = json.loads(contents(plan)["launch/a.json"])
+    assert "sglang.launch_server" in engine["argv"]
+    assert engine["ready"] == "127.0.0.1:18100/health"
+    assert relay["argv"] == [
+        "{python}", "-m", "appliance.system.relay", "/run/llm-appliance/a/engine.sock", "127.0.0.1:18100"
+    ]  # fmt: skip
+    elsewhere = deployment(
+        wanted, facts=safetensors(), host=replace(gpu_host(gpu()), systemd=0, init="sleep"), catalog=GPU_CATALOG
+    )
+    assert "launch/a.json" not in contents(elsewhere)

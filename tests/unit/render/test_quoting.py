@@ -158,6 +158,7 @@ def test_a_filter_takes_numbers_too(name: str) -> None:
 @example("0x10")
 @example("&anchor *alias !!tag # comment: x")
 @example("\U0001f999")
+@example("\x85 \u2028 \u2029")
 def test_compose_takes_this_value(value: str) -> None:
     """What YAML reads is the value with `$` doubled, which Compose takes apart again."""
     try:

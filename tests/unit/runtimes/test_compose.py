@@ -10,7 +10,7 @@ import yaml
 
 from appliance.domain.changes import Command, Completed
 from appliance.domain.deployment import Artifact, Deployment
-from appliance.domain.host import Docker
+from appliance.domain.host import Docker, Podman
 from appliance.domain.spec import Images
 from appliance.render.pages import launches, render
 from appliance.runtimes import compose
@@ -18,6 +18,9 @@ from tests.unit.samples import CATALOG, GPU_CATALOG, HOST, deployment, gpu, gpu_
 
 DOCKER = Docker(client="28.0.0", server="28.0.0", compose="2.26.1", runtimes=("runc",))
 WITH = replace(HOST, docker=DOCKER)
+PODMAN = replace(
+    DOCKER, client="4.3.1", server="4.3.1", podman=Podman(socket="/run/podman/podman.sock", compose="/usr/bin/docker-compose")
+)  # fmt: skip
 IMAGE = Artifact(name="llama-server", kind="image", ref="registry.example/llama:1", digest="", program="/app/server")
 BOXED = replace(
     CATALOG, releases=(replace(CATALOG.releases[0], artifacts=(*CATALOG.releases[0].artifacts, IMAGE)),)
@@ -57,6 +60,12 @@ def words(commands: tuple[Command, ...]) -> list[str]:
         (
             replace(DOCKER, rootless=True),
             "Docker runs rootless: its containers cannot be given files of numbered users",
+        ),
+        (PODMAN, None),
+        (replace(PODMAN, server="3.4.4"), "Podman 3.4.4 is too old, 4.3 is needed"),
+        (
+            replace(PODMAN, compose="", podman=Podman(socket="/run/podman/podman.sock")),
+            "Podman needs docker-compose, a program of its own, of version 2",
         ),
     ],
 )
@@ -159,10 +168,48 @@ def test_one_model_or_all() -> None:
     assert words(compose.start(PLAN, "b")) == ["up --detach --wait b_1 b_2"]
     assert words(compose.start(PLAN, "")) == ["systemctl start llm-appliance.service", "up --detach --wait"]
     assert words(compose.restart(PLAN, "a")) == ["restart a", "up --detach --wait a"]
+    assert " ".join(compose.logs(PLAN, ("a",), follow=False, lines=9).argv) == "docker logs --tail=9 llm-appliance-a-1"
+
+
+def test_several_logs_and_what_comes_are_shown_by_a_program_of_ours() -> None:
+    begin = f"{PLAN.python} -m appliance.system.tail --project llm-appliance --lines 9 --since 0 "
+    for services, follow, rest in (
+        (("a",), True, "--follow a"),
+        (("b_1", "b_2"), False, "b_1 b_2"),
+        ((), True, "--follow gateway a b_1 b_2"),
+    ):
+        assert " ".join(compose.logs(PLAN, services, follow=follow, lines=9).argv) == begin + rest
+    by_podman = compose.logs(planned(host=replace(WITH, docker=PODMAN)), (), follow=False, lines=9)
+    assert "--podman /run/podman/podman.sock" in " ".join(by_podman.argv)
+
+
+def test_podman_is_spoken_to_at_its_socket_and_nothing_of_docker_is_needed() -> None:
+    plan = planned(item("a"), host=replace(WITH, docker=PODMAN))
+    began = "/usr/bin/docker-compose --host unix:///run/podman/podman.sock --ansi=never --project-name=llm-appliance "
+    commands = (
+        *compose.check(plan, "/g"), *compose.activate(plan, frozenset({"compose.yaml"})), *compose.start(plan, "a"),
+        *compose.retire(plan, ("gateway", "a")),
+    )  # fmt: skip
+    by_program: dict[str, list[str]] = {}
+    for command in commands:
+        by_program.setdefault(command.argv[0], []).append(" ".join(command.argv))
+    assert {*by_program} == {"/usr/bin/docker-compose", "podman", "systemctl", "systemd-analyze"}
+    assert all(one.startswith(began) for one in by_program["/usr/bin/docker-compose"])
+    assert compose.status(plan).argv[0] == compose.logs(plan, ("a",), follow=False, lines=1).argv[0] == "podman"
+    (unit,) = (file.content.decode() for file in render(plan).files if file.path == UNIT)
     assert (
-        " ".join(compose.logs(PLAN, "a", follow=True, lines=9).argv)
-        == "docker logs --tail=9 --follow llm-appliance-a-1"
+        f"ExecStart=-{began}" in unit.replace('"', "")
+        and "After=podman.socket" in unit
+        and "docker.service" not in unit
     )
+
+
+def test_podmans_times_have_the_zone_of_the_machine() -> None:
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() + 3600 - 60)) + ".123456789+01:00"
+    state = {"Status": "running", "Pid": 7, "StartedAt": stamp}
+    row = {"Name": "llm-appliance-a-1", "State": state, "RestartCount": 0}
+    _, a, *_ = compose.read_status(PLAN, Completed(argv=(), code=0, stdout=json.dumps([row]), stderr="", seconds=0))
+    assert a.state == "running" and -70 < a.since < -50
 
 
 def container(name: str, status: str, seconds: float = 60, restarts: int = 0, **more: Any) -> dict[str, Any]:

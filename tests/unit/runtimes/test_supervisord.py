@@ -9,6 +9,7 @@ from supervisor.options import ServerOptions, UnhosedConfigParser
 
 from appliance.domain.changes import Command, Completed, ServiceState
 from appliance.domain.deployment import Deployment
+from appliance.errors import UsageError
 from appliance.render.pages import launches, render
 from appliance.runtimes import supervisord
 from tests.unit.samples import CONTAINER, deployment, item, layout
@@ -121,10 +122,10 @@ def test_the_configuration_is_checked_where_it_was_written() -> None:
 
 
 def test_logs_of_one_service_or_of_all() -> None:
-    assert supervisord.logs(PLAN, "b_1", follow=False, lines=7).argv == (
+    assert supervisord.logs(PLAN, ("b_1",), follow=False, lines=7).argv == (
         "tail", "--lines=7", f"{WHERE.log}/model-b_1.log",
     )  # fmt: skip
-    assert supervisord.logs(PLAN, "", follow=True, lines=7).argv[-4:] == (
+    assert supervisord.logs(PLAN, (), follow=True, lines=7).argv[-4:] == (
         f"{WHERE.log}/gateway.log", f"{WHERE.log}/model-a.log", f"{WHERE.log}/model-b_1.log", f"{WHERE.log}/model-b_2.log",
     )  # fmt: skip
 
@@ -133,6 +134,12 @@ def test_one_question_for_all_programs() -> None:
     question = supervisord.status(PLAN)
     assert question.socket == f"{WHERE.run}/supervisor.sock"
     assert xmlrpc.client.loads(question.body.decode()) == ((), "supervisor.getAllProcessInfo")
+
+
+def test_logs_without_times_are_not_cut_at_one() -> None:
+    with pytest.raises(UsageError, match="no times") as caught:
+        supervisord.logs(PLAN, (), follow=False, lines=0, since=1700000000)
+    assert "-n LINES" in caught.value.hint
 
 
 def row(name: str, state: str, *, pid: int = 0, start: int = 0, error: str = "", description: str = "") -> str:

@@ -134,12 +134,12 @@ def test_unknown_keys_are_errors_from_250_on() -> None:
 
 
 def test_logs_of_one_service_or_of_all() -> None:
-    one = systemd.logs(PLAN, "b_1", follow=True, lines=7).argv
+    one = systemd.logs(PLAN, ("b_1",), follow=True, lines=7).argv
     assert one[:2] == ("journalctl", "--no-pager")
     assert "--lines=7" in one
     assert "-f" in one
     assert [one[at + 1] for at, word in enumerate(one) if word == "--unit"] == [B1]
-    everything = systemd.logs(PLAN, "", follow=False, lines=7).argv
+    everything = systemd.logs(PLAN, (), follow=False, lines=7).argv
     assert "-f" not in everything
     assert [everything[at + 1] for at, word in enumerate(everything) if word == "--unit"] == [
         UMBRELLA,
@@ -148,6 +148,13 @@ def test_logs_of_one_service_or_of_all() -> None:
         B1,
         B2,
     ]
+
+
+def test_logs_since_a_time_are_whole() -> None:
+    argv = systemd.logs(PLAN, ("a", "b_1"), follow=False, lines=0, since=1700000000).argv
+    assert "--lines=all" in argv
+    assert "--since=@1700000000" in argv
+    assert [argv[at + 1] for at, word in enumerate(argv) if word == "--unit"] == [A, B1]
 
 
 def unit(plan: Deployment, name: str) -> dict[str, list[str]]:
@@ -231,12 +238,13 @@ def test_devices_that_a_group_opens_need_the_group(vendor: str, devices: list[st
     assert (keys["DeviceAllow"], keys.get("SupplementaryGroups", [])) == (devices, groups)
 
 
-def test_an_engine_that_listens_on_a_port_is_reached_from_this_machine_only() -> None:
+def test_an_engine_that_listens_on_a_port_has_a_loopback_of_its_own() -> None:
     keys = on_gpus("sglang")
-    assert "PrivateNetwork" not in keys
+    assert keys["PrivateNetwork"] == ["yes"]
     assert (keys["IPAddressDeny"], keys["IPAddressAllow"]) == (["any"], ["localhost"])
     words = systemd_reader.words(keys["ExecStartPost"][0])
-    assert words[3:5] == ["127.0.0.1:18100", "/health"]
+    assert words[3][:5] == "unix:" and words[4] == "/health"
+    assert systemd_reader.words(keys["ExecStart"][0])[1:3] == ["-m", "appliance.system.launch"]
 
 
 def test_the_umbrella_wants_every_unit() -> None:
@@ -294,6 +302,32 @@ def test_a_service_that_starts_over_and_over_has_failed() -> None:
         "b_1": ("starting", ""),
         "b_2": ("stopped", ""),
     }
+
+
+def test_one_that_was_up_before_and_starts_again_is_in_no_loop_yet() -> None:
+    """A crash after a healthy week, and the minutes of loading after it."""
+    up_before = {"ActiveState": "activating", "SubState": "start-post", "ActiveEnterTimestampMonotonic": 5}
+    assert read(block(GATEWAY), block(A, **up_before, NRestarts=1))["a"] == ("starting", "")
+    assert read(block(GATEWAY), block(A, **up_before, NRestarts=3))["a"] == ("failed", "crash loop, restarted 3 times")
+
+
+@pytest.mark.parametrize(
+    ("result", "status", "said"),
+    [
+        ("exit-code", 3, "exit status 3"), ("signal", 9, "killed by signal 9"), ("core-dump", 6, "killed by signal 6"),
+        ("oom-kill", 9, "out of RAM: the kernel killed it"), ("timeout", 15, "not ready in time"), ("protocol", 0, "protocol"),
+    ],
+)  # fmt: skip
+def test_how_a_service_ended_is_said(result: str, status: int, said: str) -> None:
+    states = read(block(A, ActiveState="failed", Result=result, ExecMainStatus=status, NRestarts=1))
+    assert states["a"] == ("failed", f"{said}, restarted 1 times")
+
+
+def test_drop_ins_and_restarts_are_told() -> None:
+    text = block(GATEWAY, ActiveState="active", NRestarts=2, DropInPaths="/etc/a.conf /run/b.conf")
+    done = Completed(argv=(), code=0, stdout=text, stderr="", seconds=0)
+    state = systemd.read_status(PLAN, done)[0]
+    assert (state.restarts, state.dropins) == (2, ("/etc/a.conf", "/run/b.conf"))
 
 
 def test_a_service_that_recovered_runs() -> None:

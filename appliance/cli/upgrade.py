@@ -1,0 +1,72 @@
+"""upgrade: newer engines and revisions, prepared beside what runs."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from appliance.cli.doctor import Ignore
+from appliance.cli.plans import preview, report
+from appliance.cli.site import DryRun, Json, Offline, Prefix, finish, known_models, site
+from appliance.report import Result, duration_text
+
+if TYPE_CHECKING:
+    from appliance.flows.upgrade import Step
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(upgrade)
+
+
+def upgrade(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="[MODEL]", help="One model; all when left out.", show_default=False, autocompletion=known_models
+        ),
+    ] = "",
+    engine_version: Annotated[
+        str, typer.Option(metavar="VERSION", help="Of its engine, held from now on; left out, the newest that works.")
+    ] = "",
+    revision: Annotated[str, typer.Option(help="Another branch, tag or commit of its weights, too.")] = "",
+    ignore: Ignore = None,
+    offline: Offline = False,
+    dry_run: DryRun = False,
+    prefix: Prefix = "",
+    as_json: Json = False,
+) -> int:
+    """Move models to a newer release of their engine; replica by replica, and back when one does not start."""
+    from dataclasses import asdict
+
+    from appliance.flows import converge
+    from appliance.flows import upgrade as flow
+
+    here = site(prefix, as_json=as_json)
+    wanted = flow.wish(here, model, engine_version, revision)
+    terms = converge.Terms(ignore=tuple(ignore or ()), offline=offline)
+    planned = flow.planned(here, wanted, terms)
+    steps = flow.steps(here, wanted, planned)
+    for line in lines(steps):
+        here.progress.note(line)
+    data = {"steps": [asdict(step) for step in steps]}
+    if dry_run:
+        return preview("upgrade", planned, data, as_json=as_json)
+    if not planned.pending:
+        text = "\n".join([*lines(steps), "changed=0"])
+        return finish(Result(command="upgrade", data={**data, "changed": 0}, text=text), as_json=as_json)
+    return report("upgrade", flow.upgrade(here, wanted, terms), data, as_json=as_json)
+
+
+def lines(steps: "tuple[Step, ...]") -> list[str]:
+    """Return what becomes of each model, in words."""
+    return [f"{step.model}: {_what(step)}" for step in steps]
+
+
+def _what(step: "Step") -> str:
+    way = f"{step.old} -> {step.new}" if step.old != step.new else f"{step.new}, as before"
+    if not step.restarts:
+        return f"{way}; it is not restarted"
+    if step.gap is None:
+        return f"{way}; its {step.replicas} replicas change one after the other, no request is lost"
+    seconds = f"about {duration_text(max(1, step.gap))}, as the last time" if step.gap else "as long as that takes"
+    return f"{way}; it does not answer while it starts: {seconds}"
