@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+import pytest
 
 from tests.campaign.losses import told
 from tests.integration.conftest import Quickstart
 from tests.integration.lab import Completed, FileState, Lab, Server, difference
 
+SLOW = pytest.mark.skipif(
+    os.environ.get("LLM_APPLIANCE_SLOW") != "1", reason="takes its time: LLM_APPLIANCE_SLOW=1 runs it"
+)
 STATE = "/var/lib/llm-appliance"
 RECORD = f"{STATE}/record.json"
 PYTHON = "/opt/llm-appliance/venv/bin/python"

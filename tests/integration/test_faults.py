@@ -20,6 +20,7 @@ from tests.integration.faults import (
     PYTHON,
     RECORD,
     SECOND,
+    SLOW,
     STATE,
     answering,
     answers,
@@ -296,6 +297,7 @@ def test_who_is_not_root_is_told_what_to_type(appliance: Server) -> None:
 # ------------------------------------------------------------------------------------------------ accounts, half done
 
 
+@SLOW
 def test_accounts_that_were_there_before_are_used_and_left(empty: Server) -> None:
     """Somebody else's, with numbers of their own; then everything of ours goes, and they stay."""
     empty.sh("groupadd -g 4240 llm-appliance && useradd -u 4241 -M llm-engine && useradd -u 4242 -M llm-gateway")
@@ -308,6 +310,7 @@ def test_accounts_that_were_there_before_are_used_and_left(empty: Server) -> Non
     assert empty.sh("getent passwd llm-engine llm-gateway; getent group llm-appliance").stdout == before
 
 
+@SLOW
 def test_half_an_installation_goes_whole_and_twice(empty: Server) -> None:
     """Killed after the switch, with the weights on a disk of their own, which stays mounted."""
     empty.sh(f"mkdir -p {STATE}/store && mount -t tmpfs -o mode=755 tmpfs {STATE}/store")

@@ -19,6 +19,7 @@ from tests.integration.faults import (
     KILLER,
     PYTHON,
     SECOND,
+    SLOW,
     STATE,
     answering,
     answers,
@@ -463,6 +464,7 @@ def test_a_hung_engine_is_told_and_a_restart_mends_it(sound: Server) -> None:
     answers(sound)
 
 
+@SLOW
 def test_weights_that_vanish_are_told_while_they_are_served_and_come_back_from_their_source(sound: Server) -> None:
     path = sound.sh(f"find {STATE}/store/models -name smoke.gguf").stdout.strip()
     sound.run("rm", path)
@@ -550,6 +552,7 @@ def test_with_a_second_replica_no_request_is_lost(sound: Server) -> None:
 # ------------------------------------------------------------------------------------------------ rough
 
 
+@SLOW
 def test_an_engine_that_takes_too_much_memory_is_ended_alone_and_status_says_so(sound: Server) -> None:
     drop_in = f"{UNITS}/llm-appliance-model@smoke.service.d"
     sound.write(f"{drop_in}/memory.conf", "[Service]\nMemoryMax=12M\n")
@@ -562,6 +565,7 @@ def test_an_engine_that_takes_too_much_memory_is_ended_alone_and_status_says_so(
     answers(sound)
 
 
+@SLOW
 def test_without_python_what_runs_goes_on(sound: Server) -> None:
     interpreter = sound.run("readlink", "-f", PYTHON).stdout.strip()
     sound.run("mv", interpreter, f"{interpreter}.gone")
@@ -572,6 +576,7 @@ def test_without_python_what_runs_goes_on(sound: Server) -> None:
         sound.run("mv", f"{interpreter}.gone", interpreter)
 
 
+@SLOW
 def test_a_state_that_moved_to_another_disk_behind_a_link(sound: Server) -> None:
     """The operator moves it by hand, and leaves a link where it was; uninstalling takes what is ours and not the disk."""
     sound.sh(
