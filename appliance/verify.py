@@ -12,11 +12,11 @@ from appliance import codec, resources
 from appliance.domain.changes import Call, Command, Completed, ServiceState
 from appliance.domain.deployment import Deployment
 from appliance.domain.spec import SMOKE
-from appliance.errors import UnhealthyError
+from appliance.errors import CommandError, UnhealthyError
 from appliance.report import Progress
 from appliance.runtimes import runtime
 from appliance.system.http import Response, call
-from appliance.system.machine import Machine
+from appliance.system.machine import TIMED_OUT, Machine
 
 PAUSE = 0.05
 """Seconds between two looks; a small model is up within a second."""
@@ -74,8 +74,8 @@ def wait(deployment: Deployment, machine: Machine) -> None:
     limits = {service.name: service.start_timeout for service in here}
     while True:
         response = call(door(deployment), "/health", timeout=5)
-        if response.status == 200 and (outside := call(address(deployment), "/health", timeout=5)).status == 0:
-            response = outside  # it lives, and clients do not reach it
+        if response.status == 200 and (outside := call(address(deployment), "/health", timeout=5)).json() is None:
+            response = outside  # it lives, and clients do not reach it, but nobody or somebody else
         models = (response.json() or {}).get("models", {}) if response.status == 200 else {}
         waiting = [service.name for service in here if models.get(service.model) != "up"]
         if response.status == 200 and not waiting:
@@ -94,6 +94,13 @@ def wait(deployment: Deployment, machine: Machine) -> None:
         if late:
             raise _unhealthy(late[0], f"not healthy after {waited:.0f} s", deployment, machine)
         time.sleep(PAUSE if waited < 5 else 0.5)
+
+
+def revive(deployment: Deployment, machine: Machine) -> None:
+    """Give what had failed before a fresh start: what was missing may be there now, and no unit of it differs."""
+    failed = tuple(state.name for state in states(deployment, machine) if state.state == "failed")
+    for command in runtime(deployment.runtime).revive(deployment, failed) if failed else ():
+        machine.run(command)
 
 
 class Steward:
@@ -237,11 +244,17 @@ def _speechless(model: str, why: str, deployment: Deployment, machine: Machine) 
 
 
 def states(deployment: Deployment, machine: Machine) -> tuple[ServiceState, ...]:
-    """Ask the runtime what state each service is in."""
+    """Ask the runtime what state each service is in. Raises CommandError when it does not answer at all."""
     module = runtime(deployment.runtime)
     question = module.status(deployment)
     if isinstance(question, Command):
-        return module.read_status(deployment, machine.run(question))
+        done = machine.run(question)
+        if done.code == TIMED_OUT:
+            # Not "stopped": they may well run, and answer.
+            raise CommandError(
+                f"{question.argv[0]} does not answer: {done.stderr}", hint=f"{question.argv[0]} --version"
+            )
+        return module.read_status(deployment, done)
     return module.read_status(deployment, _post(question))
 
 

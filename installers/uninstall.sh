@@ -4,6 +4,7 @@
 set -u
 
 main() {
+    [ $# -eq 2 ] || { echo "sudo llm-appliance uninstall" >&2; exit 2; }
     home=$1 link=$2
     # Only what install.sh put there: HOME may be a prefix with models and the operator's own files in it.
     case $(readlink "$link" 2>/dev/null) in "$home"/venv/*) rm -f "$link" ;; esac

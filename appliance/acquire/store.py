@@ -58,6 +58,13 @@ def add(model: Model, state: str, progress: Progress, *, group: str = "") -> Non
     keep.let_go(model, state)
 
 
+def damaged(model: Model, state: str, progress: Progress) -> tuple[Path, ...]:
+    """Return the files in the store that are not, byte for byte, what was put there; every byte is read."""
+    with work(progress, f"reading {model.name}", model.weights.size) as bar:
+        paths = [(home(model, state) / file.name, file.sha256) for file in model.weights.files]
+        return tuple(path for path, sha256 in paths if not path.is_file() or digested(path, bar) != sha256)
+
+
 def missing(model: Model, state: str) -> int:
     """Return the bytes that are still to be brought into the store."""
     if has(model, state):

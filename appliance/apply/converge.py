@@ -14,7 +14,7 @@ from appliance.apply.rolling import Steward, one_by_one, roll, run, run_all, sto
 from appliance.domain.changes import Changeset, File, Record
 from appliance.domain.deployment import Deployment
 from appliance.domain.status import HandEdit
-from appliance.errors import ApplianceError, CommandError, UnhealthyError
+from appliance.errors import ApplianceError, CommandError, HostError, UnhealthyError
 from appliance.report import Progress
 from appliance.runtimes import runtime
 from appliance.system.machine import Machine
@@ -51,7 +51,12 @@ def apply(
     else:
         record = _prepare(changes, changed, before, good, generations, machine, progress)
         progress.step("switch", f"to generation {record.generation}")
-        kept = _switch(record, before, generations, machine, steward)
+        try:
+            kept = _switch(record, before, good, generations, machine, steward)
+        except OSError:
+            # A disk that is full or read-only in the middle of it: what was half put in place goes again.
+            _return(good, record, generations, machine, progress, steward, ())
+            raise
     deployment = record.deployment
     untold = changed | _untold(before, good, generations)
     renewed: list[str] = []
@@ -119,6 +124,7 @@ def _prepare(
     generations: Generations, machine: Machine, progress: Progress,
 ) -> Record:  # fmt: skip
     """Write and check a new generation; nothing that runs has noticed yet."""
+    _refuse_masked(changes)
     number = generations.next_number()
     deployment = changes.deployment
     progress.step("write", f"generation {number}, {len(changed)} files differ")
@@ -138,6 +144,14 @@ def _prepare(
         directories=_merged(before.directories if before else (), _missing_directories(changes)),
         fallback=good.generation if good else 0,
     )
+
+
+def _refuse_masked(changes: Changeset) -> None:
+    """Raise HostError where somebody masked what we would write: it must not run until he says so."""
+    for file in changes.files:
+        if file.path.startswith("/") and os.path.realpath(file.path) == os.devnull:
+            name = file.path.rpartition("/")[2]
+            raise HostError(f"{file.path} leads to {os.devnull}: it is masked", hint=f"systemctl unmask {name}")
 
 
 def differences(changes: Changeset, before: Record | None, machine: Machine) -> frozenset[str]:
@@ -175,8 +189,9 @@ def _check(deployment: Deployment, generation: str, machine: Machine) -> None:
 
 
 def _switch(
-    record: Record, before: Record | None, generations: Generations, machine: Machine, steward: Steward | None
-) -> tuple[str, ...]:
+    record: Record, before: Record | None, good: Record | None, generations: Generations, machine: Machine,
+    steward: Steward | None,
+) -> tuple[str, ...]:  # fmt: skip
     """Stop what goes, put the system files in place, flip the link, write the record."""
     deployment = record.deployment
     if before:
@@ -195,7 +210,7 @@ def _switch(
         tuple(item for item in before.files if item.path not in {file.path for file in record.files}) if before else ()
     )
     generations.save(replace(record, files=record.files + old))
-    kept = _place(generations.system_files(record.generation), before, machine)
+    kept = _place(generations.system_files(record.generation), (before, good), machine)
     generations.flip(record.generation)
     generations.save(record)
     return kept
@@ -206,15 +221,19 @@ def _keeper(deployment: Deployment) -> tuple[str, bool]:
     return deployment.runtime, deployment.podman is not None
 
 
-def _place(files: tuple[File, ...], before: Record | None, machine: Machine) -> tuple[str, ...]:
-    """Write system files and remove those that went; a hand-edited one is kept beside the new one."""
-    known = {item.path: item.sha256 for item in before.files} if before else {}
+def _place(files: tuple[File, ...], before: tuple[Record | None, ...], machine: Machine) -> tuple[str, ...]:
+    """Write system files and remove those that went; a hand-edited one is kept beside the new one.
+
+    `before`: what was in force last, and last healthy; where a run was killed between the two, files of both are there.
+    """
+    known = {item.path: item.sha256 for record in reversed(before) if record for item in record.files}
+    ours = {(item.path, item.sha256) for record in before if record for item in record.files}
     kept = []
     for file in files:
         there = machine.read(file.path, 8 << 20)
         if there == file.content:
             continue
-        if there is not None and file.path in known and digest(there) != known[file.path]:
+        if there is not None and file.path in known and (file.path, digest(there)) not in ours:
             copy = f"{file.path}.edited-{digest(there)[:8]}"
             machine.write(File(path=copy, content=there, mode=0o600))
             kept.append(copy)
@@ -235,13 +254,13 @@ def _return(
     What was never told of the one that failed goes on as it is.
     """
     progress.step("return", f"to generation {before.generation}" if before else "to nothing")
-    if before is None:
-        remove_everything(failed, generations, machine)
-        return
-    changed = generations.difference(failed.generation, before.generation)
-    module, names = runtime(before.deployment.runtime), [service.name for service in before.deployment.started]
     try:
-        _switch(before, failed, generations, machine, steward)
+        if before is None:
+            remove_everything(failed, generations, machine)
+            return
+        changed = generations.difference(failed.generation, before.generation)
+        module, names = runtime(before.deployment.runtime), [service.name for service in before.deployment.started]
+        _switch(before, failed, before, generations, machine, steward)
         if steward and failed.deployment.runtime == before.deployment.runtime:
             changed -= {path for name in names if name not in renewed for path in module.files(name)}
             again = touched(failed.deployment, before.deployment, changed)
@@ -250,8 +269,8 @@ def _return(
             _roll_back(failed.deployment, before.deployment, rolled[::-1], machine, steward)
             changed -= {path for name in rolled for path in module.files(name)}
         run_all(module.activate(before.deployment, changed), machine)
-    except ApplianceError as error:
-        progress.note(f"could not be put back completely: {error.message}")
+    except (ApplianceError, OSError) as error:
+        progress.note(f"could not be put back completely: {error}")
 
 
 def _roll_back(

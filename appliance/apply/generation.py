@@ -29,16 +29,20 @@ class Generations:
     def record(self) -> Record | None:
         """Return what is installed, None when nothing is. Raises SpecError on a record that cannot be read."""
         content = self._machine.read(self._record, codec.MAX_BYTES)
-        if not content:
+        if content is None:
             return None
         try:
             return schema.read(Record, content, source=self._record)
         except SpecError as error:
-            error.hint = (
-                error.hint
-                or f"{self._home} holds each generation's deployment.json; move the record away to install anew"
-            )
+            error.hint = error.hint or self._way_back()
             raise
+
+    def _way_back(self) -> str:
+        """Return what mends a broken record: each generation keeps its own, beside its plan."""
+        copy = f"{self._current}/record.json"
+        if self._machine.read(copy):
+            return f"the generation in force keeps its own: cp {copy} {self._record}"
+        return f"{self._home} holds each generation's deployment.json; move the record away to install anew"
 
     def confirmed(self, record: Record | None) -> Record | None:
         """Return the last record that was healthy: this one, or the one it would fall back to."""

@@ -20,7 +20,7 @@ from appliance.cli.site import (
     site,
 )
 from appliance.errors import UsageError
-from appliance.report import Result
+from appliance.report import Result, amount_text
 
 if TYPE_CHECKING:
     from appliance.domain.status import HandEdit
@@ -133,7 +133,11 @@ def apply(
     return report("apply", converge.apply_plan(here, deployment, Source(offline=offline)), as_json=as_json)
 
 
-def verify(prefix: Prefix = "", as_json: Json = False) -> int:
+def verify(
+    weights: Annotated[bool, typer.Option("--weights", help="Read all weights too, and compare digests.")] = False,
+    prefix: Prefix = "",
+    as_json: Json = False,
+) -> int:
     """Ask every model for one real completion through the gateway."""
     from dataclasses import asdict
 
@@ -141,9 +145,11 @@ def verify(prefix: Prefix = "", as_json: Json = False) -> int:
     from appliance.flows.site import installed
 
     here = site(prefix, as_json=as_json)
+    read = operate.require_intact(here, installed(here)) if weights else 0
     checks = operate.check(here, installed(here))
     lines = [f"{item.model}: {item.answer.strip()!r} in {item.seconds:.2f} s{_exact(item.exact)}" for item in checks]
-    data = {"checks": [asdict(item) for item in checks]}
+    lines += [f"weights: {amount_text(read)} are what was put into the store"] if weights else []
+    data = {"checks": [asdict(item) for item in checks], "weights": read}
     return finish(Result(command="verify", data=data, text="\n".join(lines)), as_json=as_json)
 
 

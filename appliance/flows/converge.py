@@ -294,6 +294,7 @@ def bring_about(site: Site, changes: Changeset, source: Source, *, doubted: str 
     asked = _asked(site, deployment, doubted, offline=source.offline)
 
     def healthy() -> None:
+        verify.revive(deployment, site.machine)
         verify.wait(deployment, site.machine)
         checks.extend(verify.completion(deployment, name, site.machine) for name in asked)
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from appliance import verify
-from appliance.acquire import images
+from appliance.acquire import images, store
 from appliance.apply import accounts, remove_everything
 from appliance.domain.changes import Command, Record, ServiceState
-from appliance.errors import ApplianceError, HostError
+from appliance.errors import ApplianceError, ArtifactError, HostError
 from appliance.flows.site import Site, daemon, installed, require_rights, unknown_model
 from appliance.runtimes import runtime
 from appliance.system.docker import Daemon
@@ -28,6 +28,18 @@ def check(site: Site, record: Record) -> tuple[verify.Check, ...]:
     return tuple(verify.completion(deployment, item.name, site.machine) for item in deployment.models)
 
 
+def require_intact(site: Site, record: Record) -> int:
+    """Read all weights in the store; return their bytes. Raises ArtifactError with each file that is damaged."""
+    models = record.deployment.models
+    bad = [path for item in models for path in store.damaged(item, site.layout.state, site.progress)]
+    if bad:
+        # Whole directories: what is left of a model is of no use without the rest.
+        homes = " ".join(sorted({str(path.parent) for path in bad}))
+        names = ", ".join(str(path) for path in bad)
+        raise ArtifactError(f"damaged: {names}", hint=f"rm -r {homes} && llm-appliance install")
+    return sum(item.weights.size for item in models)
+
+
 def commands(site: Site, verb: str, model: str) -> tuple[Command, ...]:
     """Return what starts, stops or restarts one model or, for "", everything. Raises SpecError on an unknown one."""
     deployment = installed(site).deployment
@@ -42,7 +54,7 @@ def control(site: Site, verb: str, model: str) -> Record:
     """Start, stop or restart one model or, for "", everything."""
     wanted = commands(site, verb, model)
     record = installed(site)
-    require_rights(site)
+    require_rights(site, writing=False)
     with lock(Path(site.layout.state, "lock"), site.command):
         if verb != "stop":
             # Sockets' directories are gone after a reboot where /run is in memory.

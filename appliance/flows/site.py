@@ -46,13 +46,16 @@ def daemon(site: Site) -> Daemon:
     return Daemon(record.deployment.podman if record and boxed else docker.probe(site.machine).podman)
 
 
-def require_rights(site: Site) -> None:
-    """Raise HostError when this user may not change this appliance."""
+def require_rights(site: Site, *, writing: bool = True) -> None:
+    """Raise HostError when this user may not change this appliance; not `writing`: nor start and stop it."""
     layout = site.layout
     if layout.prefix == "/" and os.geteuid() != 0:
         raise HostError("only root may change a system-wide appliance", hint=f"sudo {site.command}, or --prefix DIR")
     nearest = next(path for path in (Path(layout.state), *Path(layout.state).parents) if path.exists())
-    if not os.access(nearest, os.W_OK | os.X_OK):
+    read_only = bool(os.statvfs(nearest).f_flag & os.ST_RDONLY)
+    if read_only and writing:
+        raise HostError(f"{nearest} is mounted read-only", hint="llm-appliance doctor says what makes it writable")
+    if not read_only and not os.access(nearest, os.W_OK | os.X_OK):
         raise HostError(f"{nearest} cannot be written to", hint="choose a --prefix of your own")
 
 

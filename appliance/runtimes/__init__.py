@@ -46,6 +46,9 @@ class Runtime(Protocol):
     def restart(self, deployment: Deployment, model: str) -> tuple[Command, ...]:
         """Return what restarts one model, or everything for ""."""
 
+    def revive(self, deployment: Deployment, services: tuple[str, ...]) -> tuple[Command, ...]:
+        """Return what gives services that fail over and over a fresh start; () where `activate` does."""
+
     def retire(self, deployment: Deployment, services: tuple[str, ...]) -> tuple[Command, ...]:
         """Return what stops services that are no longer wanted, before their files go."""
 

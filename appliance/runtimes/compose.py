@@ -166,6 +166,11 @@ def restart(deployment: Deployment, model: str) -> tuple[Command, ...]:
     return (_run(deployment, "restart", *_targets(deployment, model), timeout=120), *start(deployment, model))
 
 
+def revive(deployment: Deployment, services: tuple[str, ...]) -> tuple[Command, ...]:
+    """Nothing: whatever does not run is started by `activate`."""
+    return ()
+
+
 def retire(deployment: Deployment, services: tuple[str, ...]) -> tuple[Command, ...]:
     """Remove containers that are no longer wanted; with the last one goes everything that Compose made."""
     if not set(services) >= {GATEWAY, *(service.name for service in deployment.started)}:
@@ -214,15 +219,15 @@ def read_status(deployment: Deployment, done: Completed) -> tuple[ServiceState, 
 
 def logs(deployment: Deployment, services: tuple[str, ...], *, follow: bool, lines: int, since: int = 0) -> Command:
     """Read what Docker keeps and rotates; several services, and what comes, by a program of ours."""
-    home = project(deployment.layout)
     if len(services) == 1 and not follow:
-        words = (f"--tail={lines or 'all'}", *((f"--since={since}",) if since else ()))
-        return Command(argv=(_program(deployment), "logs", *words, f"{home}-{services[0]}-1"))
+        name = f"{project(deployment.layout)}-{services[0]}-1"
+        newer = (f"--since={since}",) if since else ()
+        return Command(argv=(_program(deployment), "logs", f"--tail={lines or 'all'}", *newer, name))
     podman = ("--podman", deployment.podman.socket) if deployment.podman else ()
     return Command(
         argv=(
-            deployment.python, "-m", "appliance.system.tail", "--project", home, *podman,
-            "--lines", str(lines), "--since", str(since), *(("--follow",) if follow else ()),
+            deployment.python, "-m", "appliance.system.tail", "--project", project(deployment.layout), *podman,
+            "--lines", str(lines), *(("--since", str(since)) if since else ()), *(("--follow",) if follow else ()),
             *(services or _services(deployment)),
         )
     )  # fmt: skip

@@ -86,6 +86,11 @@ def restart(deployment: Deployment, model: str) -> tuple[Command, ...]:
     return (ensure, _control(deployment, "restart", *(_programs(deployment, model) or ("all",)), timeout=120))
 
 
+def revive(deployment: Deployment, services: tuple[str, ...]) -> tuple[Command, ...]:
+    """Nothing: whatever does not run is started by `activate`."""
+    return ()
+
+
 def retire(deployment: Deployment, services: tuple[str, ...]) -> tuple[Command, ...]:
     """Stop what is no longer wanted; supervisord itself goes with the last one."""
     if set(services) >= {"gateway", *(service.name for service in deployment.started)}:

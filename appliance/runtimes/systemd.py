@@ -136,6 +136,12 @@ def restart(deployment: Deployment, model: str) -> tuple[Command, ...]:
     return (_systemctl("restart", *_targets(deployment, model), timeout=_patience(deployment)),)
 
 
+def revive(deployment: Deployment, services: tuple[str, ...]) -> tuple[Command, ...]:
+    """Forget the count of restarts, which makes a unit that starts look like one in a crash loop."""
+    units = tuple(unit(name) for name in services)
+    return (_systemctl("reset-failed", *units, ok=(0, 1)), _systemctl("restart", "--no-block", *units))
+
+
 def retire(deployment: Deployment, services: tuple[str, ...]) -> tuple[Command, ...]:
     """Stop the units and forget that they failed; the umbrella goes with the last one."""
     everything = set(services) >= {*_services(deployment)}

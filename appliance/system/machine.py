@@ -24,6 +24,8 @@ PASSED: Final = (
     "PIP_NO_INDEX", "UV_DEFAULT_INDEX", "UV_INDEX", "UV_FIND_LINKS", "UV_CACHE_DIR",
 )  # fmt: skip
 """What a person may set to say where mirrors and proxies are; all else stays behind."""
+TIMED_OUT: Final = 124
+"""Exit code of a program that was still running when its time was over, and was killed."""
 TAIL: Final = 200
 """Lines of a streamed command's output that are kept for its error message."""
 
@@ -120,7 +122,7 @@ class RealMachine:
             return process.returncode, (out or b"").decode(errors="replace"), err.decode(errors="replace")
         except subprocess.TimeoutExpired:
             _kill(process)
-            return 124, "", f"still running after {command.timeout:g} s"
+            return TIMED_OUT, "", f"still running after {command.timeout:g} s"
         except BaseException:
             _kill(process)
             raise
@@ -145,8 +147,11 @@ class RealMachine:
         return shutil.which(program, path=PATH) or ""
 
     def write(self, file: File) -> None:
-        """Write a file by rename in its own directory; mode and group are set before it shows."""
-        path = Path(file.path)
+        """Write a file by rename in its own directory; mode and group are set before it shows.
+
+        Where somebody made it a link, the file that it leads to is written, and the link stays.
+        """
+        path = Path(file.path).resolve() if Path(file.path).is_symlink() else Path(file.path)
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.new")
         try:
@@ -176,8 +181,9 @@ class RealMachine:
         sync(draft.parent)
 
     def remove(self, path: str) -> None:
-        """Remove a file or link; absent is fine."""
-        Path(path).unlink(missing_ok=True)
+        """Remove a file or link; absent is fine, also where nothing can be removed."""
+        if os.path.lexists(path):
+            Path(path).unlink(missing_ok=True)
 
 
 def _user(name: str) -> int:
@@ -249,7 +255,7 @@ def _stream(process: subprocess.Popen[bytes], timeout: float, on_line: OnLine) -
     finally:
         timer.cancel()
     if expired.is_set():
-        return 124, "\n".join(tail), f"still running after {timeout:g} s"
+        return TIMED_OUT, "\n".join(tail), f"still running after {timeout:g} s"
     return code, "\n".join(tail), ""
 
 

@@ -90,6 +90,11 @@ def host(url: str) -> str:
     return urllib.parse.urlsplit(url).netloc.rpartition("@")[2]
 
 
+def names_user(url: str) -> bool:
+    """Tell whether a URL holds a user, and perhaps a password."""
+    return bool(urllib.parse.urlsplit(url).username)
+
+
 def quoted(text: str, safe: str = "/") -> str:
     """Return text as it may stand in a URL."""
     return urllib.parse.quote(text, safe=safe)

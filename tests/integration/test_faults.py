@@ -2,65 +2,38 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
 from tests.integration import product
 from tests.integration.conftest import Quickstart, remove_image
-from tests.integration.lab import Completed, FileState, Lab, Server, difference
-
-STATE = "/var/lib/llm-appliance"
-RECORD = f"{STATE}/record.json"
-PYTHON = "/opt/llm-appliance/venv/bin/python"
-SECOND = "/srv/second.gguf"
-ADD = ("llm-appliance", "add-model", "second", SECOND)
-INSTALL = ("llm-appliance", "install")
-BASE = "http://127.0.0.1:8080"
-# Kills from inside the server, and ahead of all else that wants a processor there: a signal sent from outside, or by
-# somebody who has to wait for his turn, would come several steps too late.
-KILLER = r"""
-import os, signal, subprocess, sys, threading, time
-step, delay, number = sys.argv[1], float(sys.argv[2]), int(getattr(signal, "SIG" + sys.argv[3]))
-os.nice(-20)
-run = subprocess.Popen(
-    ("nice", "-n", "30", *sys.argv[4:]),
-    stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True, text=True,
+from tests.integration.faults import (
+    ADD,
+    DRAFTS,
+    INSTALL,
+    KILLER,
+    PYTHON,
+    RECORD,
+    SECOND,
+    STATE,
+    answering,
+    answers,
+    booted,
+    converges,
+    kept,
+    kill,
+    nothing_more,
+    pid,
+    record,
+    refused,
+    second,
 )
-def kill():
-    time.sleep(delay)
-    if run.poll() is None:
-        os.killpg(run.pid, number)
-if not step:
-    threading.Thread(target=kill).start()
-for line in run.stderr:
-    print(line, end="", flush=True)
-    if step and line.partition("] ")[2].rstrip().partition(":")[0] == step:
-        kill()
-print("ended with", run.wait())
-"""
-# Everything that a killed run may have begun under a name of its own.
-DRAFTS = (
-    f"find {STATE} /etc/llm-appliance /etc/systemd/system /etc/logrotate.d /usr/local/share /var/cache/llm-appliance "
-    "'(' -name '*.new' -o -name '*.part' -o -name '.*.tar' ')'"
-)
-# Asks the first model again and again until told to stop; says what went wrong.
-ASKER = rf"""
-asked=0
-while [ ! -e /tmp/asked ]; do
-    curl -fsS -m 20 {BASE}/smoke/v1/completions -d '{{"prompt": "Hi", "max_tokens": 1}}' >/tmp/answer 2>&1 ||
-        echo "failed: $(cat /tmp/answer)"
-    asked=$((asked + 1))
-    sleep 0.1
-done
-echo "asked $asked"
-"""
+from tests.integration.lab import FileState, Lab, Server, difference
 
 
 @pytest.fixture(scope="module")
@@ -79,16 +52,6 @@ def bare(lab: Lab, quickstart: Quickstart) -> Iterator[str]:
     remove_image(image)
 
 
-@contextmanager
-def booted(lab: Lab, quickstart: Quickstart, name: str, *, network: bool = True) -> Iterator[Server]:
-    """A server on which the appliance is installed, and nothing is left to be changed."""
-    assert quickstart.code == 0, quickstart.output
-    with lab.boot(name, network=network, image=quickstart.image) as server:
-        # A saved image keeps whole seconds only, so the weights look as if they had been touched.
-        server.run(*INSTALL, "--offline", timeout=120)
-        yield server
-
-
 @pytest.fixture
 def appliance(lab: Lab, quickstart: Quickstart) -> Iterator[Server]:
     """Such a server, for one test."""
@@ -101,80 +64,6 @@ def empty(lab: Lab, bare: str) -> Iterator[Server]:
     """A server with the program and nothing installed."""
     with lab.boot("empty", image=bare) as server:
         yield server
-
-
-def kill(server: Server, step: str, argv: tuple[str, ...], *, delay: float = 0, signal: str = "KILL") -> str:
-    """Run a command and kill it `delay` seconds after its line of that step, or after its start for ""."""
-    server.write("/root/kill.py", KILLER)
-    return server.run(PYTHON, "/root/kill.py", step, str(delay), signal, *argv, timeout=120).stdout
-
-
-def pid(server: Server, service: str = "model@smoke") -> str:
-    return server.run("systemctl", "show", "-P", "MainPID", f"llm-appliance-{service}.service").stdout.strip()
-
-
-def second(server: Server) -> None:
-    """Put the files of another model there: the built-in one with another description in it."""
-    server.sh(
-        "mkdir -p /srv && sed 's/A tiny chat model that shows/A tiny chat model that SHOWS/' "
-        f"/opt/llm-appliance/venv/lib/python3*/site-packages/appliance/smoke/smoke.gguf >{SECOND}"
-    )
-
-
-def record(server: Server) -> dict[str, object]:
-    found = json.loads(server.read(RECORD))
-    assert isinstance(found, dict)
-    return found
-
-
-def converges(server: Server, argv: tuple[str, ...], *names: str) -> None:
-    """The same command once more ends well, all models answer, and nothing half done is left."""
-    done = server.run(*argv, check=False, timeout=180)
-    assert done.code == 0, done.stdout + done.stderr
-    checked = server.run("llm-appliance", "verify", timeout=60).stdout
-    assert [line.partition(":")[0] for line in checked.splitlines()] == [*names]
-    assert "changed=0" in server.run(*INSTALL, timeout=60).stdout
-    assert server.sh(DRAFTS, check=False).stdout == ""
-    now = record(server)
-    assert now["confirmed"] is True
-    assert server.run("readlink", f"{STATE}/current").stdout.strip() == f"generations/{now['generation']}"
-    assert server.run("systemctl", "--failed", "--plain", "--no-legend").stdout == ""
-
-
-@contextmanager
-def answering(server: Server) -> Iterator[None]:
-    """The first model answers all the time that the block takes, from the same process."""
-    before = pid(server)
-    asker = server.popen("bash", "-c", ASKER)
-    yield
-    server.run("touch", "/tmp/asked")
-    asker.wait(timeout=30)
-    server.run("rm", "/tmp/asked")
-    assert re.fullmatch(r"asked \d+\n", asker.output), asker.output
-    assert pid(server) == before
-
-
-def answers(server: Server, model: str = "smoke") -> None:
-    """The model answers within ten seconds."""
-    body = json.dumps({"prompt": "Hi", "max_tokens": 1})
-    server.sh(
-        f"for i in $(seq 100); do curl -fsS {BASE}/{model}/v1/completions -d '{body}' && exit; sleep 0.1; done; exit 1"
-    )
-
-
-def refused(done: Completed, code: int, *words: str) -> None:
-    """A refusal: the code, the words, a hint, and no traceback."""
-    said = done.stdout + done.stderr
-    assert done.code == code, said
-    assert "Traceback" not in said and "this is a bug" not in said, said
-    for word in words:
-        assert word in said, f"{word!r} is not in:\n{said}"
-
-
-def nothing_more(before: dict[str, FileState], after: dict[str, FileState], *allowed: str) -> None:
-    """No file differs but the lock, and those allowed."""
-    own = (STATE, f"{STATE}/lock", *allowed)
-    assert {path: pair for path, pair in difference(before, after).items() if path not in own} == {}
 
 
 # ------------------------------------------------------------------------------------------------ killed
@@ -204,7 +93,7 @@ STEPS = ("detect", "acquire", "store", "write", "check", "switch", "start", "hea
 def test_add_model_killed_at_any_step_disturbs_nobody_and_is_finished_by_the_next_run(appliance: Server) -> None:
     second(appliance)
     for step in STEPS:
-        with answering(appliance):
+        with answering(appliance), kept(appliance):
             said = kill(appliance, step, ADD)
             assert "ended with -9" in said, said
             converges(appliance, ADD, "second", "smoke")
@@ -217,7 +106,7 @@ def test_add_model_killed_over_and_over_at_any_moment_is_finished_by_the_next_ru
     seed = random.randrange(1 << 32)
     print("seed", seed)
     chance = random.Random(seed)
-    with answering(appliance):
+    with answering(appliance), kept(appliance):
         for delay in sorted(chance.uniform(0.1, 1.5) for _ in range(8)):
             kill(appliance, "", ADD, delay=delay)
         converges(appliance, ADD, "second", "smoke")
@@ -238,10 +127,11 @@ def test_a_changed_model_killed_after_the_switch_runs_with_its_new_settings_afte
 @pytest.mark.parametrize("step", ["switch", "start"])
 def test_after_a_power_cut_the_old_state_answers_or_the_new_one(appliance: Server, step: str) -> None:
     second(appliance)
-    kill(appliance, step, ADD, delay=0.02)
-    appliance.kill_power()
-    answers(appliance)
-    converges(appliance, ADD, "second", "smoke")
+    with kept(appliance):
+        kill(appliance, step, ADD, delay=0.02)
+        appliance.kill_power()
+        answers(appliance)
+        converges(appliance, ADD, "second", "smoke")
 
 
 def test_after_a_power_cut_in_the_first_install_the_next_run_finishes_it(empty: Server) -> None:
@@ -258,7 +148,7 @@ def test_an_interrupted_add_model_says_so_in_one_line_and_goes_on_the_next_time(
     appliance: Server, signal: str, step: str
 ) -> None:
     second(appliance)
-    with answering(appliance):
+    with answering(appliance), kept(appliance):
         said = kill(appliance, step, ADD, signal=signal)
         assert "ended with 130" in said, said
         assert "Traceback" not in said
@@ -298,6 +188,11 @@ def test_closed_standard_streams_are_nobody_s_error(appliance: Server) -> None:
 
 def test_of_two_runs_at_once_one_wins_and_the_other_says_who_holds_the_lock(appliance: Server) -> None:
     second(appliance)
+    with answering(appliance), kept(appliance):
+        _of_two_one_wins(appliance)
+
+
+def _of_two_one_wins(appliance: Server) -> None:
     runs = [appliance.popen(*ADD), appliance.popen("llm-appliance", "install")]
     codes = [run.wait(timeout=60) for run in runs]
     while codes == [0, 0]:  # they missed each other
@@ -343,7 +238,9 @@ def test_moving_to_a_taken_port_leaves_everything_as_it_is(appliance: Server) ->
     ("path", "content", "words"),
     [
         (RECORD, "garbage", ("record.json", "hint:")),
-        (RECORD, '{"schema": 1}', ("record.json", "hint:")),
+        (RECORD, '{"schema": 1}', ("record.json", "hint:", "cp /var/lib/llm-appliance/current/record.json")),
+        (RECORD, "", ("record.json", "hint:", "cp /var/lib/llm-appliance/current/record.json")),
+        (RECORD, '{"schema": 99}', ("record.json", "schema 99", "newer llm-appliance", "hint:")),
         ("/etc/llm-appliance/appliance.yaml", "version: 1\nport: 9\n", ("appliance.yaml", "port")),
         ("/etc/llm-appliance/appliance.yaml", "version: 1\n\tlisten: x\n", ("appliance.yaml", "YAML")),
         ("/etc/llm-appliance/appliance.yaml", "version: 1\nversion: 1\n", ("appliance.yaml", "version", "twice")),
@@ -352,7 +249,7 @@ def test_moving_to_a_taken_port_leaves_everything_as_it_is(appliance: Server) ->
         ("/etc/llm-appliance/models.d/smoke.yaml", "source: builtin:smoke\nreplicas: 0\n", ("models.d/smoke.yaml", "replicas")),
         ("/etc/llm-appliance/models.d/smoke.yaml", "source: builtin:smoke\ncontext: many\n", ("models.d/smoke.yaml", "context")),
     ],
-    ids=["record", "short-record", "unknown-key", "tab", "twice", "10-MB", "yaml", "range", "type"],
+    ids=["record", "short-record", "empty-record", "newer-record", "unknown-key", "tab", "twice", "10-MB", "yaml", "range", "type"],
 )  # fmt: skip
 def test_what_cannot_be_read_is_refused_by_name_and_nothing_is_changed(
     broken_one: Server, path: str, content: str, words: tuple[str, ...]
@@ -394,6 +291,43 @@ def test_who_is_not_root_is_told_what_to_type(appliance: Server) -> None:
     nothing_more(before, {path: state for path, state in appliance.files().items() if not path.startswith("/srv/")} | {
         path: state for path, state in before.items() if path.startswith("/srv/")
     }, "/srv", "/var/log/llm-appliance/gateway/access.log")  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------ accounts, half done
+
+
+def test_accounts_that_were_there_before_are_used_and_left(empty: Server) -> None:
+    """Somebody else's, with numbers of their own; then everything of ours goes, and they stay."""
+    empty.sh("groupadd -g 4240 llm-appliance && useradd -u 4241 -M llm-engine && useradd -u 4242 -M llm-gateway")
+    before = empty.sh("getent passwd llm-engine llm-gateway; getent group llm-appliance").stdout
+    converges(empty, INSTALL, "smoke")
+    owner = "stat -c %u:%g /proc/$(systemctl show -P MainPID llm-appliance-{})"
+    assert empty.sh(owner.format("model@smoke")).stdout.strip() == "4241:4240"
+    assert empty.sh(owner.format("gateway")).stdout.strip() == "4242:4240"
+    empty.run("llm-appliance", "uninstall", "--purge-models", timeout=60)
+    assert empty.sh("getent passwd llm-engine llm-gateway; getent group llm-appliance").stdout == before
+
+
+def test_half_an_installation_goes_whole_and_twice(empty: Server) -> None:
+    """Killed after the switch, with the weights on a disk of their own, which stays mounted."""
+    empty.sh(f"mkdir -p {STATE}/store && mount -t tmpfs -o mode=755 tmpfs {STATE}/store")
+    before = empty.files()
+    said = kill(empty, "start", INSTALL)
+    assert "ended with -9" in said, said
+    refused(empty.run("llm-appliance", "uninstall", "--purge-models", check=False, timeout=60), 0)
+    assert product.install(empty, "--dry-run").wait(timeout=120) == 0
+    refused(empty.run("llm-appliance", "uninstall", "--purge-models", check=False, timeout=60), 0)
+    assert empty.run("findmnt", "-n", "-o", "FSTYPE", f"{STATE}/store").stdout.strip() == "tmpfs"
+    assert (
+        empty.sh(
+            "systemctl list-units --all --plain --no-legend 'llm-appliance*'; ls /etc/llm-appliance", check=False
+        ).stdout
+        == ""
+    )
+    left = {
+        path for path in difference(before, empty.files()) if not path.startswith(("/opt", "/usr/local", "/var/cache"))
+    }
+    assert left <= {STATE, "/var/log/journal"}
 
 
 # ------------------------------------------------------------------------------------------------ another nginx
@@ -473,7 +407,7 @@ def test_a_full_disk_stops_no_model_and_room_is_all_it_takes(appliance: Server) 
     # No room for the weights; for them but no new generation, so that they stay; for part of one; for nothing at all.
     for leave in (1000000, 3200000, 20000, 0):
         fill(appliance, leave)
-        with answering(appliance):
+        with answering(appliance), kept(appliance):
             done = appliance.run(*ADD, check=False, timeout=60)
             refused(done, 4, "hint:")
             assert "No space left" in done.stderr or "needed" in done.stderr, done

@@ -22,6 +22,7 @@ import httpx
 import pytest
 
 from tests.bench.gateway.programs import compiled, load_argv, parse_load
+from tests.campaign.losses import told
 from tests.integration.gateway_rig import Gateway, gateway, missing_ability, until
 
 CLIENTS = 64
@@ -122,6 +123,7 @@ def test_a_killed_replica_loses_no_request_that_had_not_begun_to_be_answered(wor
             f"{workers} nginx workers: {len(answered)} answered, {len(failed)} failed before their first byte, "
             f"{len(cut)} streams cut after it, {len(in_flight)} in flight at the kill"
         )
+        told("requests", len(failed), len(outcomes))
         assert len(in_flight) >= CLIENTS // 2
         assert [(outcome.status, outcome.began - at) for outcome in failed] == []
         assert all(outcome.began < at for outcome in cut)
@@ -209,6 +211,7 @@ def test_models_and_keys_change_each_second_and_nothing_is_cut_or_lost(upstream:
             f"{streams.failed} cut; {busy.latency.count} requests of {BUSY} clients over {busy.connections} connections, "
             f"{busy.failed} lost"
         )
+        told("requests", streams.failed + busy.failed, STREAMS + busy.latency.count)
         assert number > CHANGING // 2
         assert (streams.failed, streams.complaint) == (0, "")
         assert streams.delay.count == STREAMS * CHANGING * 1000 // INTERVAL

@@ -1,5 +1,6 @@
 """How files come into force: what differs, what a person edited, and that a second time changes nothing."""
 
+import errno
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from appliance.domain.changes import Changeset, Command, Completed, File, Record
 from appliance.domain.deployment import Deployment
 from appliance.domain.host import Podman
 from appliance.domain.spec import ModelSpec
-from appliance.errors import CommandError, UnhealthyError
+from appliance.errors import CommandError, HostError, SpecError, UnhealthyError
 from appliance.render.pages import render
 from appliance.system.machine import OnLine
 from tests.unit.recorded import Answer, DiskMachine, RecordedMachine
@@ -93,7 +94,7 @@ def test_a_file_that_is_wanted_no_more_differs() -> None:
 
 def test_files_are_written_where_they_differ() -> None:
     machine = on_disk(ONE)
-    assert place((ONE, OTHER), None, machine) == ()
+    assert place((ONE, OTHER), (None,), machine) == ()
     assert machine.effects == [("write", OTHER.path)]
     assert machine.files[OTHER.path] == OTHER.content
 
@@ -102,20 +103,27 @@ def test_a_file_that_a_person_edited_is_kept_beside_the_new_one() -> None:
     edited = replace(ONE, content=b"mine\n")
     machine = on_disk(edited)
     copy = f"/etc/a.conf.edited-{digest(b'mine' + bytes([10]))[:8]}"
-    assert place((replace(ONE, content=b"two\n"),), record(ONE), machine) == (copy,)
+    assert place((replace(ONE, content=b"two\n"),), (record(ONE),), machine) == (copy,)
     assert machine.files == {"/etc/a.conf": b"two\n", copy: b"mine\n"}
     assert machine.written() == [copy, "/etc/a.conf"], "the copy comes first"
 
 
 def test_a_file_of_ours_is_replaced_without_a_copy() -> None:
     machine = on_disk(ONE)
-    assert place((replace(ONE, content=b"two\n"),), record(ONE), machine) == ()
+    assert place((replace(ONE, content=b"two\n"),), (record(ONE),), machine) == ()
     assert machine.files == {"/etc/a.conf": b"two\n"}
+
+
+def test_a_file_of_the_last_healthy_state_is_ours_too_where_a_run_was_killed_before_it_was_replaced() -> None:
+    two = replace(ONE, content=b"two\n")
+    machine = on_disk(ONE)
+    assert place((two,), (record(two), record(ONE)), machine) == ()
+    assert machine.files == {"/etc/a.conf": b"two\n"}, "no copy: nobody has edited it"
 
 
 def test_a_file_that_is_wanted_no_more_is_removed_unless_somebody_edited_it() -> None:
     machine = on_disk(ONE, replace(OTHER, content=b"mine\n"))
-    place((), record(ONE, OTHER), machine)
+    place((), (record(ONE, OTHER),), machine)
     assert machine.files == {OTHER.path: b"mine\n"}
 
 
@@ -329,6 +337,79 @@ def cut_off(prefix: Path, machine: Cut, first: ModelSpec, *then: ModelSpec) -> S
     return site
 
 
+class Failing(DiskMachine):
+    """The disk does not take the n-th file; or, `for_good`, none any more from there on."""
+
+    def __init__(self, *, left: int, for_good: bool) -> None:
+        super().__init__(answers={(): Answer()})
+        self.left, self.for_good = left, for_good
+
+    def write(self, file: File) -> None:
+        self.left -= 1
+        if self.left == -1 or (self.left < 0 and self.for_good):
+            raise OSError(errno.EROFS, "Read-only file system", file.path)
+        super().write(file)
+
+
+@pytest.mark.parametrize("for_good", [False, True])
+def test_a_disk_that_fails_in_the_middle_of_the_switch_costs_nothing(tmp_path: Path, for_good: bool) -> None:
+    for number in range(3):
+        site = Site(tmp_path / f"p{number}", DiskMachine(answers={(): Answer()}))
+        site.apply(item("a"))
+        before = site.tree()
+        with pytest.raises(OSError, match="Read-only"):
+            Site(tmp_path / f"p{number}", Failing(left=number, for_good=for_good)).apply(item("a"), item("b"))
+        if not for_good:
+            after = {path: one for path, one in site.tree().items() if "generations/2" not in path}
+            assert after == {path: one for path, one in before.items() if "generations/2" not in path}
+        assert site.apply(item("a"), item("b")).kept == (), "nobody edited anything"
+        found = site.generations.record()
+        assert found
+        assert found.confirmed
+
+
+def test_what_somebody_masked_is_not_unmasked(site: Site) -> None:
+    site.apply(item("a"))
+    masked = Path(site.layout.etc, "models.d/b.yaml")
+    masked.symlink_to("/dev/null")
+    with pytest.raises(HostError, match="it is masked"):
+        site.apply(item("a"), item("b"))
+    assert str(masked.readlink()) == "/dev/null"
+    assert site.tree()["state/current"] == "generations/1"
+
+
+def test_a_file_that_somebody_made_a_link_stays_one(site: Site, tmp_path: Path) -> None:
+    site.apply(item("a"))
+    spec, elsewhere = Path(site.layout.etc, "models.d/a.yaml"), tmp_path / "a.yaml"
+    spec.rename(elsewhere)
+    spec.symlink_to(elsewhere)
+    site.apply(item("a", context=2048))
+    assert spec.readlink() == elsewhere
+    assert "2048" in elsewhere.read_text()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "Invalid JSON"),
+        (b"{}", "schema: Field required"),
+        (b'{"schema": 2}', "written by a newer llm-appliance"),
+        (b"[" * 9999, "Invalid JSON"),
+    ],
+    ids=["empty", "nothing-in-it", "newer", "deep"],
+)
+def test_a_record_that_cannot_be_read_is_not_taken_for_none(site: Site, content: bytes, words: str) -> None:
+    site.apply(item("a"))
+    path = Path(site.layout.state, "record.json")
+    path.write_bytes(content)
+    with pytest.raises(SpecError, match=words) as caught:
+        site.apply(item("a"))
+    assert caught.value.hint
+    if "cp " in caught.value.hint:
+        path.write_bytes(Path(site.layout.current, "record.json").read_bytes())
+        assert site.apply(item("a")).changed == ()
+
+
 def test_a_run_that_was_killed_anywhere_is_finished_by_the_next(tmp_path: Path) -> None:
     count = Site(tmp_path / "whole", DiskMachine(answers={(): Answer()}))
     count.apply(item("a"))
@@ -375,9 +456,9 @@ def test_containers_of_podman_are_stopped_by_podman_before_docker_starts_its_own
     for number, plan in ((1, by_podman), (2, boxed)):
         generations.write(number, Changeset(deployment=plan, files=(INNER,)))
     before, now = (replace(record(plan=plan), generation=number) for number, plan in ((1, by_podman), (2, boxed)))
-    switch(now, before, generations, machine, None)
+    switch(now, before, before, generations, machine, None)
     (down,) = machine.ran()
     assert down[0] == "/usr/bin/docker-compose" and "down" in down
     machine.effects.clear()
-    switch(now, now, generations, machine, None)
+    switch(now, now, now, generations, machine, None)
     assert machine.ran() == []

@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -85,7 +86,7 @@ def saved(names: tuple[str, ...], *, old: bool) -> io.BytesIO:
     return found
 
 
-def write(target: Path, content: io.BytesIO, boxes: tuple[Box, ...], base: frozenset[str] = frozenset()) -> Path:
+def write(target: Path, content: IO[bytes], boxes: tuple[Box, ...], base: frozenset[str] = frozenset()) -> Path:
     room = slot([one.image.size for one in boxes] * 4, len(boxes), CHUNK)
     with Archive(target, slot=room, mark="", split=0, chunk=CHUNK, base=base, bar=BAR) as archive:
         components = images.taken(archive, boxes, content)
