@@ -219,15 +219,15 @@ def read_status(deployment: Deployment, done: Completed) -> tuple[ServiceState, 
 
 def logs(deployment: Deployment, services: tuple[str, ...], *, follow: bool, lines: int, since: int = 0) -> Command:
     """Read what Docker keeps and rotates; several services, and what comes, by a program of ours."""
+    home = project(deployment.layout)
     if len(services) == 1 and not follow:
-        name = f"{project(deployment.layout)}-{services[0]}-1"
-        newer = (f"--since={since}",) if since else ()
-        return Command(argv=(_program(deployment), "logs", f"--tail={lines or 'all'}", *newer, name))
+        words = (f"--tail={lines or 'all'}", *((f"--since={since}",) if since else ()))
+        return Command(argv=(_program(deployment), "logs", *words, f"{home}-{services[0]}-1"))
     podman = ("--podman", deployment.podman.socket) if deployment.podman else ()
     return Command(
         argv=(
-            deployment.python, "-m", "appliance.system.tail", "--project", project(deployment.layout), *podman,
-            "--lines", str(lines), *(("--since", str(since)) if since else ()), *(("--follow",) if follow else ()),
+            deployment.python, "-m", "appliance.system.tail", "--project", home, *podman,
+            "--lines", str(lines), "--since", str(since), *(("--follow",) if follow else ()),
             *(services or _services(deployment)),
         )
     )  # fmt: skip

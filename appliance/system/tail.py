@@ -15,21 +15,18 @@ from appliance.errors import ApplianceError, ExitCode
 from appliance.system.docker import Daemon
 
 
-def last(daemon: Daemon, names: tuple[str, ...], lines: int, since: int = 0) -> Iterator[tuple[str, str]]:
-    """Yield (container, line): the last lines of each, in the order in which they were said.
-
-    `lines` 0 = all; `since` in seconds since 1970, 0 = from the beginning.
-    """
+def last(daemon: Daemon, names: tuple[str, ...], wanted: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield (container, line): the last lines of each, in the order in which they were said."""
     rows = (
         (*line.partition(" ")[::2], name)
         for name in names
-        for line in daemon.log(name, **_beginning(lines, since), timestamps=True, follow=False)
+        for line in daemon.log(name, timestamps=True, follow=False, **wanted)
     )  # fmt: skip
     for _, line, name in sorted(rows, key=lambda row: row[0]):
         yield name, line
 
 
-def follow(daemon: Daemon, names: tuple[str, ...], lines: int, since: int = 0) -> Iterator[tuple[str, str]]:
+def follow(daemon: Daemon, names: tuple[str, ...], wanted: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield (container, line) as lines come, without an end; what starts again, or anew, is taken up again."""
     said: queue.SimpleQueue[tuple[str, str] | Exception] = queue.SimpleQueue()
 
@@ -57,7 +54,7 @@ def follow(daemon: Daemon, names: tuple[str, ...], lines: int, since: int = 0) -
 
     threading.Thread(target=watch, daemon=True).start()
     for name in names:
-        begin(name, **_beginning(lines, since))
+        begin(name, **wanted)
     while True:
         one = said.get()
         if isinstance(one, Exception):
@@ -65,25 +62,22 @@ def follow(daemon: Daemon, names: tuple[str, ...], lines: int, since: int = 0) -
         yield one
 
 
-def _beginning(lines: int, since: int) -> dict[str, Any]:
-    return {"tail": lines or "all", **({"since": since} if since else {})}
-
-
 def main() -> int:
     """Print what the containers say, each line behind the name of its own where there are several."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--podman", default="")
     parser.add_argument("--project", required=True)
-    parser.add_argument("--lines", type=int, required=True)
-    parser.add_argument("--since", type=int, default=0)
+    parser.add_argument("--lines", type=int, default=0, help="0 = all that there are")
+    parser.add_argument("--since", type=int, default=0, help="seconds since 1970")
     parser.add_argument("--follow", action="store_true")
     parser.add_argument("services", nargs="+")
     told = parser.parse_args()
     daemon = Daemon(Podman(socket=told.podman) if told.podman else None)
     shown = {f"{told.project}-{service}-1": service for service in told.services}
+    wanted = {"tail": told.lines or "all"} | ({"since": told.since} if told.since else {})
     width = max(map(len, told.services))
     try:
-        for name, line in (follow if told.follow else last)(daemon, (*shown,), told.lines, told.since):
+        for name, line in (follow if told.follow else last)(daemon, (*shown,), wanted):
             head = f"{shown[name]:{width}} | " if len(shown) > 1 else ""
             sys.stdout.write(f"{head}{line}\n")
             sys.stdout.flush()
