@@ -16,8 +16,6 @@ from appliance.report import Result
 if TYPE_CHECKING:
     from appliance.flows.site import Site
 
-CLEAR = "\x1b[2K"
-"""What Compose 2.26 begins each line with, also where there is no terminal."""
 LINES = 50
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 Model = Annotated[
@@ -83,7 +81,7 @@ def logs(
         refuse_json_follow(as_json)
         os.execvpe(command.argv[0], command.argv, environment())  # noqa: S606 - its output is ours from here on
     said: list[str] = []
-    here.machine.run(command, on_line=lambda line: said.append(line.removeprefix(CLEAR)))
+    here.machine.run(command, on_line=said.append)
     return finish(Result(command="logs", data={"lines": said}, text="\n".join(said)), as_json=as_json)
 
 

@@ -218,13 +218,19 @@ def read_status(deployment: Deployment, done: Completed) -> tuple[ServiceState, 
 
 
 def logs(deployment: Deployment, services: tuple[str, ...], *, follow: bool, lines: int, since: int = 0) -> Command:
-    """Read what Docker keeps and rotates; of several services by Compose, which goes on where one is started again."""
-    words = ("logs", f"--tail={lines or 'all'}", *(("--follow",) if follow else ()))
-    words += (f"--since={since}",) if since else ()
+    """Read what Docker keeps and rotates; several services, and what comes, by a program of ours."""
+    home = project(deployment.layout)
     if len(services) == 1 and not follow:
-        return Command(argv=(_program(deployment), *words, f"{project(deployment.layout)}-{services[0]}-1"))
-    prefix = ("--no-log-prefix",) if len(services) == 1 else ()
-    return Command(argv=(*_compose(deployment), *words, "--no-color", *prefix, *services))
+        words = (f"--tail={lines or 'all'}", *((f"--since={since}",) if since else ()))
+        return Command(argv=(_program(deployment), "logs", *words, f"{home}-{services[0]}-1"))
+    podman = ("--podman", deployment.podman.socket) if deployment.podman else ()
+    return Command(
+        argv=(
+            deployment.python, "-m", "appliance.system.tail", "--project", home, *podman,
+            "--lines", str(lines), "--since", str(since), *(("--follow",) if follow else ()),
+            *(services or _services(deployment)),
+        )
+    )  # fmt: skip
 
 
 def project(layout: Layout) -> str:

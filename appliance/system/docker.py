@@ -1,4 +1,4 @@
-"""The Docker daemon's images and containers, through its own SDK: what is there, pulls, builds, loads; no lifecycle."""
+"""The Docker daemon, through its own SDK: which images are there, pulls, builds, loads; logs and events."""
 
 import os
 import tarfile
@@ -159,6 +159,30 @@ class Daemon:
         """Remove what builds of ours left without a name."""
         with self._asked() as client:
             client.images.prune(filters={"dangling": True, "label": label})
+
+    def log(self, container: str, **wanted: Any) -> Iterator[str]:
+        """Yield the lines of a container's log, which the SDK's words choose; none where there is no such container."""
+        from docker.errors import NotFound
+
+        with self._asked(f"{container} shows no log") as client:
+            try:
+                chunks = client.api.logs(container, stream=True, **wanted)
+            except NotFound:
+                return
+            rest = b""
+            for chunk in chunks:
+                *whole, rest = (rest + chunk).split(b"\n")
+                yield from (line.decode(errors="replace") for line in whole)
+            if rest:
+                yield rest.decode(errors="replace")
+
+    def events(self, containers: tuple[str, ...]) -> Iterator[tuple[str, str, float]]:
+        """Yield (container, what happens to it, seconds since 1970) as it happens, without an end."""
+        with self._asked("nothing is told of what happens") as client:
+            for event in client.api.events(decode=True, filters={"type": "container"}):
+                name = event["Actor"]["Attributes"].get("name", "")
+                if name in containers:
+                    yield name, event["Action"], event["timeNano"] / 1e9
 
     @contextmanager
     def _asked(self, what: str = "Docker does not do what it is asked", timeout: float = TIMEOUT) -> Iterator[Any]:

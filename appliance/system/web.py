@@ -91,8 +91,8 @@ def host(url: str) -> str:
 
 
 def names_user(url: str) -> bool:
-    """Tell whether an address holds a user's name, and a password perhaps."""
-    return "@" in urllib.parse.urlsplit(url).netloc
+    """Tell whether a URL holds a user, and perhaps a password."""
+    return bool(urllib.parse.urlsplit(url).username)
 
 
 def quoted(text: str, safe: str = "/") -> str:

@@ -39,25 +39,31 @@ def command(server: Server, *words: str, code: int = 0) -> str:
     return said
 
 
+QUESTIONS = (
+    "journalctl --no-pager", "systemctl show '*'", "systemctl cat 'llm-appliance*'", "systemctl status 'llm*'",
+    *(f"llm-appliance {words} --json" for words in (
+        "status", "status --env", "list", "plan", "config list", "keys list", "doctor", "detect", "logs", "tls show",
+        "generations list", "verify",
+    )),
+    "for n in $(ls /var/lib/llm-appliance/generations); do llm-appliance generations diff $n; done",
+    "llm-appliance support-bundle -o /dev/shm/bundle.tar.gz && tar -xzOf /dev/shm/bundle.tar.gz",
+    "llm-appliance install --dry-run", "curl -s --unix-socket /run/llm-appliance/gateway/inside.sock http://x/metrics",
+)  # fmt: skip
+ASKED = "/dev/shm/asked"
+
+
+def ask_everything(server: Server) -> None:
+    """Keep the answer to each question, where no later question finds it."""
+    lines = [f"({question}) >{ASKED}/{number} 2>&1" for number, question in enumerate(QUESTIONS)]
+    server.sh("\n".join((f"mkdir -p {ASKED}", *lines, "true")), timeout=600)
+
+
 def holders(server: Server, secret: str) -> set[str]:
-    """Return every file and process that shows a secret, and every question whose answer does."""
+    """Return every file and process that shows a secret, and every question whose answer did."""
     server.write("/dev/shm/planted", secret, mode="0600")
-    grep = "grep -rlsaFf /dev/shm/planted"
-    found = set(server.sh(f"{grep} {PLACES} /proc/[0-9]*/cmdline /proc/[0-9]*/environ", check=False).stdout.split())
-    questions = (
-        "journalctl --no-pager", "systemctl show '*'", "systemctl cat 'llm-appliance*'", "systemctl status 'llm*'",
-        "busctl tree org.freedesktop.systemd1",
-        *(f"llm-appliance {words} --json" for words in (
-            "status", "status --env", "list", "plan", "config list", "keys list", "doctor", "detect", "logs", "tls show",
-            "generations list", "verify",
-        )),
-        "for n in $(ls /var/lib/llm-appliance/generations); do llm-appliance generations diff $n; done",
-        "llm-appliance install --dry-run", "curl -s --unix-socket /run/llm-appliance/gateway/inside.sock http://x/metrics",
-    )  # fmt: skip
-    for question in questions:
-        if server.sh(f"({question}) 2>&1 | grep -qaFf /dev/shm/planted", check=False, timeout=180).code == 0:
-            found.add(question)
-    return found
+    places = f"{PLACES} {ASKED} /proc/[0-9]*/cmdline /proc/[0-9]*/environ"
+    found = server.sh(f"grep -rlsaFf /dev/shm/planted {places}", check=False).stdout.split()
+    return {QUESTIONS[int(one.rpartition("/")[2])] if one.startswith(ASKED) else one for one in found}
 
 
 def key_line(server: Server, path: str) -> str:
@@ -98,6 +104,7 @@ def test_every_secret_of_a_whole_run_is_in_its_own_file_and_nowhere_else(near: S
         "the gateway's private key": (key_line(server, f"{ETC}/tls/gateway.pem"), {f"{ETC}/tls/gateway.pem"}),
         "the authority's private key": (key_line(server, f"{ETC}/tls/authority.key"), {f"{ETC}/tls/authority.key"}),
     }
+    ask_everything(server)
     print()
     for what, (secret, where) in planted.items():
         found = holders(server, secret)
@@ -115,6 +122,7 @@ def test_every_secret_of_a_whole_run_is_in_its_own_file_and_nowhere_else(near: S
 def test_what_is_looked_for_would_be_found(near: Server) -> None:
     near.sh("systemd-run --quiet --unit leak --setenv=LEAK=sk-a-leak sleep 60; echo sk-a-leak | systemd-cat")
     near.write("/etc/llm-appliance/models.d/.leak", "sk-a-leak")
+    ask_everything(near)
     found = holders(near, "sk-a-leak")
     assert {"/etc/llm-appliance/models.d/.leak", "journalctl --no-pager", "systemctl show '*'"} <= found
     assert any(place.endswith("/environ") for place in found)

@@ -20,8 +20,8 @@ from appliance.flows.bundle import contents, script
 from appliance.flows.bundle.ingredients import Ingredients
 from appliance.flows.site import Site, require_rights
 from appliance.report import work
-from appliance.system import web
 from appliance.system.lock import lock
+from appliance.system.web import names_user
 
 Sign = Callable[[bytes], tuple[bytes, keys.Key]]
 
@@ -123,8 +123,10 @@ def _refuse(deployment: Deployment, target: Host, here: Host) -> None:
     reasons += [
         f"{one.name}: its source names a user or a password, and a bundle holds no secrets"
         for one in deployment.models
-        if any(web.names_user(text) for text in (one.source, *(file.url for file in one.weights.files)))
+        if any(names_user(text) for text in (one.source, *(file.url for file in one.weights.files)))
     ]
+    if deployment.podman:
+        reasons.append("its engines are images that Podman has, and only Docker's are carried")
     if reasons:
         raise HostError("no bundle can be made:\n" + "\n".join(reasons), hint="make it on a machine like the target")
 

@@ -171,12 +171,16 @@ def test_one_model_or_all() -> None:
     assert " ".join(compose.logs(PLAN, ("a",), follow=False, lines=9).argv) == "docker logs --tail=9 llm-appliance-a-1"
 
 
-def test_logs_that_are_followed_go_on_over_a_restart_and_those_of_replicas_are_told_apart() -> None:
-    assert words((compose.logs(PLAN, ("a",), follow=True, lines=9),)) == [
-        "logs --tail=9 --follow --no-color --no-log-prefix a"
-    ]
-    assert words((compose.logs(PLAN, ("b_1", "b_2"), follow=False, lines=9),)) == ["logs --tail=9 --no-color b_1 b_2"]
-    assert words((compose.logs(PLAN, (), follow=False, lines=9),)) == ["logs --tail=9 --no-color"]
+def test_several_logs_and_what_comes_are_shown_by_a_program_of_ours() -> None:
+    begin = f"{PLAN.python} -m appliance.system.tail --project llm-appliance --lines 9 --since 0 "
+    for services, follow, rest in (
+        (("a",), True, "--follow a"),
+        (("b_1", "b_2"), False, "b_1 b_2"),
+        ((), True, "--follow gateway a b_1 b_2"),
+    ):
+        assert " ".join(compose.logs(PLAN, services, follow=follow, lines=9).argv) == begin + rest
+    by_podman = compose.logs(planned(host=replace(WITH, docker=PODMAN)), (), follow=False, lines=9)
+    assert "--podman /run/podman/podman.sock" in " ".join(by_podman.argv)
 
 
 def test_podman_is_spoken_to_at_its_socket_and_nothing_of_docker_is_needed() -> None:
@@ -184,7 +188,7 @@ def test_podman_is_spoken_to_at_its_socket_and_nothing_of_docker_is_needed() -> 
     began = "/usr/bin/docker-compose --host unix:///run/podman/podman.sock --ansi=never --project-name=llm-appliance "
     commands = (
         *compose.check(plan, "/g"), *compose.activate(plan, frozenset({"compose.yaml"})), *compose.start(plan, "a"),
-        *compose.retire(plan, ("gateway", "a")), compose.logs(plan, (), follow=True, lines=1),
+        *compose.retire(plan, ("gateway", "a")),
     )  # fmt: skip
     by_program: dict[str, list[str]] = {}
     for command in commands:
