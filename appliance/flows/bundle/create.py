@@ -1,9 +1,10 @@
 """Makes a bundle: plans for the target, makes what it needs on this machine, writes it in one pass."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Final
 
 from appliance import __version__, acquire, codec
 from appliance.acquire.bundle import Archive, Known, chunk_size, slot
@@ -22,6 +23,9 @@ from appliance.flows.bundle.ingredients import Ingredients
 from appliance.flows.site import Site, require_rights
 from appliance.report import work
 from appliance.system.lock import lock
+
+SOMEBODY: Final = re.compile(r"[a-z]+://[^/?#]*@")
+"""How an address begins that names a user, and maybe a password."""
 
 Sign = Callable[[bytes], tuple[bytes, keys.Key]]
 
@@ -123,7 +127,7 @@ def _refuse(deployment: Deployment, target: Host, here: Host) -> None:
     reasons += [
         f"{one.name}: its source names a user or a password, and a bundle holds no secrets"
         for one in deployment.models
-        if any(urlsplit(text).username for text in (one.source, *(file.url for file in one.weights.files)))
+        if any(SOMEBODY.match(text) for text in (one.source, *(file.url for file in one.weights.files)))
     ]
     if reasons:
         raise HostError("no bundle can be made:\n" + "\n".join(reasons), hint="make it on a machine like the target")
