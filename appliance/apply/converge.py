@@ -262,7 +262,8 @@ def _return(
         module, names = runtime(before.deployment.runtime), [service.name for service in before.deployment.started]
         _switch(before, failed, before, generations, machine, steward)
         if steward and failed.deployment.runtime == before.deployment.runtime:
-            changed -= {path for name in names if name not in renewed for path in module.files(name)}
+            stays = {service.name for service in failed.deployment.started} - set(renewed)
+            changed -= {path for name in names if name in stays for path in module.files(name)}
             again = touched(failed.deployment, before.deployment, changed)
             rolled = one_by_one(failed.deployment, before.deployment, tuple(name for name in again if name in renewed))
             # The one that failed first: it answers nobody.

@@ -183,7 +183,7 @@ def uninstall(
     )
     text = "uninstalled" + "".join(f"\nleft behind: {path}" for path in left)
     code = finish(Result(command="uninstall", data={"removed": paths, "left": left}, text=text), as_json=as_json)
-    remove_program()
+    remove_program(here.layout.prefix)
     return code
 
 

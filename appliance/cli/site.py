@@ -96,12 +96,15 @@ def finish(result: Result, *, as_json: bool) -> int:
     return int(result.exit_code)
 
 
-def remove_program() -> None:
-    """Hand over to the script that removes what we run from, where install.sh put it there; returns otherwise."""
+def remove_program(prefix: str) -> None:
+    """Hand over to the script that removes what we run from, where install.sh put it there; returns otherwise.
+
+    What was installed below another prefix by the same program leaves the program alone.
+    """
     from appliance import resources
 
     home = Path(sys.prefix).parent
-    if not Path(sys.prefix, MARKER).is_file():
+    if not Path(sys.prefix, MARKER).is_file() or layout(_own_prefix()).prefix != prefix:
         return
     link = "/usr/local/bin/llm-appliance" if _own_prefix() == "/" else str(home / "bin" / "llm-appliance")
     os.execv("/bin/sh", ("sh", str(resources.data("installers/uninstall.sh")), str(home), link))  # noqa: S606

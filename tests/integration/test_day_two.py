@@ -232,7 +232,10 @@ def test_upgrade_rollback_and_add_model_lose_no_request_where_a_second_replica_l
         command(server, "rollback")
         command(server, "add-model", "third", "--engine", "dummy", "--set", "text=Third.")
         command(server, "remove-model", "third")
-        server.sh(f"sed -i 's/^options:/options:\\n  nosuch: \"1\"/' {ECHO}")
+        command(server, "add-model", "fourth", "--engine", "dummy")
+        server.sh(
+            f"sed -i 's/^options:/options:\\n  nosuch: \"1\"/' {ECHO}; rm /etc/llm-appliance/models.d/fourth.yaml"
+        )
         failed = command(server, "install", code=7)
         assert (
             "echo_1 failed" in failed.stderr and "is back" in failed.stderr and "your edit is kept as" in failed.stderr
@@ -245,6 +248,9 @@ def test_upgrade_rollback_and_add_model_lose_no_request_where_a_second_replica_l
     assert answered > 20
     assert shared.run("systemctl", "show", "-p", "MainPID", "--value", "llm-appliance-model@smoke").stdout == before
     assert "nosuch" not in shared.read(ECHO)
+    command(shared, "status")
+    assert "fourth" in command(shared, "remove-model", "fourth", "--dry-run").stdout, "what was to go is back, too"
+    command(shared, "remove-model", "fourth")
     shared.sh(f"rm {ECHO}.edited-*")
 
 

@@ -120,7 +120,7 @@ def test_every_secret_of_a_whole_run_is_in_its_own_file_and_nowhere_else(near: S
 
 
 def test_what_is_looked_for_would_be_found(near: Server) -> None:
-    near.sh("systemd-run --quiet --unit leak --setenv=LEAK=sk-a-leak sleep 60; echo sk-a-leak | systemd-cat")
+    near.sh("systemd-run --quiet --unit leak --setenv=LEAK=sk-a-leak sleep infinity; echo sk-a-leak | systemd-cat")
     near.write("/etc/llm-appliance/models.d/.leak", "sk-a-leak")
     ask_everything(near)
     found = holders(near, "sk-a-leak")

@@ -125,6 +125,8 @@ def _refuse(deployment: Deployment, target: Host, here: Host) -> None:
         for one in deployment.models
         if any(names_user(text) for text in (one.source, *(file.url for file in one.weights.files)))
     ]
+    if deployment.podman:
+        reasons.append("its engines are images that Podman has, and only Docker's are carried")
     if reasons:
         raise HostError("no bundle can be made:\n" + "\n".join(reasons), hint="make it on a machine like the target")
 

@@ -102,6 +102,8 @@ def _checked(site: Site, reader: Reader, wish: Wish) -> Bundle:
     reasons += _space(site, reader, host)
     if index.target.docker and (unfit := runtimes.runtime("compose").refuse(host, site.layout.prefix)):
         reasons.append(f"its engines are container images: {unfit}")
+    elif index.target.docker and host.docker.podman:
+        reasons.append("its engines are container images, and only Docker is given those of a bundle, not Podman")
     if reasons:
         raise HostError(f"{wish.path} cannot be installed here:\n" + "\n".join(reasons))
     bundle = Bundle(reader, site.layout.state, host.cpu_flags)
@@ -120,7 +122,12 @@ def _space(site: Site, reader: Reader, host: Host) -> Iterator[str]:
     boxes = fits.unpacked(tuple(one for one in new if one.image))
     needed = fits.unpacked(tuple(one for one in new if not one.image))
     # Docker unpacks what it is given before it takes it in.
-    if boxes and host.docker.server and 2 * boxes > (free := shutil.disk_usage(root := Daemon().root()).free):
+    if (
+        boxes
+        and host.docker.server
+        and not host.docker.podman
+        and 2 * boxes > (free := shutil.disk_usage(root := Daemon().root()).free)
+    ):
         yield f"{root}: {free:,} bytes free, {2 * boxes:,} needed to load images"
     if host.disk_free and needed > host.disk_free:
         yield f"{site.layout.state}: {host.disk_free:,} bytes free, {needed:,} needed"
