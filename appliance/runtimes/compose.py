@@ -121,10 +121,14 @@ def pages(deployment: Deployment, units: tuple[Unit, ...]) -> tuple[Page, ...]:
 def check(deployment: Deployment, generation: str) -> tuple[Command, ...]:
     """Let Compose read its file, systemd its unit, and the image's own nginx the gateway's configuration."""
     layout = deployment.layout
+    # What it reads besides: certificates, and keys of providers.
+    read = (
+        word for home in (layout.state, layout.etc, *_outside(deployment)) for word in ("--volume", f"{home}:{home}:ro")
+    )
     nginx = (
         _program(deployment), "run", "--rm", "--network", "none", "--read-only", "--cap-drop", "ALL",
         "--security-opt", "no-new-privileges", "--user", f"{deployment.gateway_user}:{deployment.group}",
-        "--tmpfs", f"{layout.run}/gateway:mode=1777", "--volume", f"{layout.state}:{layout.state}:ro",
+        "--tmpfs", f"{layout.run}/gateway:mode=1777", *read,
         "--entrypoint", "nginx", deployment.gateway.image, *_nginx(deployment, generation)[1:-2], "-t",
     )  # fmt: skip
     strict = ("--recursive-errors=no",) if deployment.runtime_version >= 250 else ()
