@@ -340,7 +340,7 @@ def test_back_to_systemd_and_a_move_that_fails(boxed: Server) -> None:
 
 def test_uninstall_leaves_no_container_network_volume_or_image_of_ours(boxed: Server) -> None:
     boxed.run("docker", "rmi", "stand-in:1", check=False)
-    command(boxed, "uninstall", "--purge-models")
+    command(boxed, "uninstall", "--purge-models", "--purge-keys")
     assert containers(boxed) == {}
     networks = boxed.run("docker", "network", "ls", "--format", "{{.Name}}").stdout.split()
     assert sorted(networks) == ["bridge", "host", "none"]
@@ -378,7 +378,7 @@ def test_the_whole_appliance_in_one_container_without_a_word_without_root_and_re
             # It answers sooner than supervisord, after a second, calls it running.
             until("both run", lambda: typed("llm-appliance", "status").count("running") == 2)
             print("\n" + typed("llm-appliance", "status"))
-            assert typed("sh", "-c", "pkill -KILL llama-server || kill -KILL $(pidof llama-server)") == ""
+            assert typed("sh", "-c", "pkill -KILL llama-server 2>/dev/null || kill -KILL $(pidof llama-server)") == ""
             until("it answers again", says_it)
             wrapped = box.get_wrapped_container()
             wrapped.stop(timeout=30)
