@@ -132,7 +132,12 @@ def _prepare(
     accounts.create(deployment, machine)
     users, groups = accounts.ours(deployment)
     progress.step("check", "gateway and " + deployment.runtime)
-    _check(deployment, generations.path(number), machine)
+    try:
+        _check(deployment, generations.path(number), machine)
+    except ApplianceError:
+        if good:
+            accounts.directories(good.deployment)  # keys were handed to who was to read them
+        raise
     return Record(
         schema=schema.SCHEMA,
         generation=number,
@@ -261,6 +266,7 @@ def _return(
         changed = generations.difference(failed.generation, before.generation)
         module, names = runtime(before.deployment.runtime), [service.name for service in before.deployment.started]
         _switch(before, failed, before, generations, machine, steward)
+        accounts.directories(before.deployment)  # another runtime's users read keys and certificates
         if steward and failed.deployment.runtime == before.deployment.runtime:
             stays = {service.name for service in failed.deployment.started} - set(renewed)
             changed -= {path for name in names if name in stays for path in module.files(name)}
