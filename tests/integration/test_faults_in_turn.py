@@ -488,11 +488,12 @@ def test_weights_with_a_flipped_bit_are_found(sound: Server) -> None:
 def test_a_way_back_whose_weights_are_gone_is_refused_by_name(sound: Server) -> None:
     sound.run(*ADD)
     sound.run(*REMOVE)
-    sound.sh(f"mv {SECOND} /srv/hidden; f=$(find {STATE}/store/models -name second.gguf); rm -r ${{f%/*}}")
+    home = sound.sh(f"find {STATE}/store/models -name second.gguf -printf %h").stdout
+    sound.sh(f"mv {SECOND} /srv/hidden; mv {home} /srv/weights")
     with answering(sound):
         refused(sound.run("llm-appliance", "rollback", check=False), 5, SECOND, "hint:")
         assert not sound.exists(f"{ETC}/models.d/second.yaml")
-    sound.run("mv", "/srv/hidden", SECOND)
+    sound.sh(f"mv /srv/hidden {SECOND}; mv /srv/weights {home}")
 
 
 # ------------------------------------------------------------------------------------------------ two replicas

@@ -92,6 +92,7 @@ def test_every_secret_of_a_whole_run_is_in_its_own_file_and_nowhere_else(near: S
     refused = server.run(*ask, input="Authorization: Bearer sk-not-this-one\n", check=False)
     assert "401" in refused.stderr
     server.run("systemctl", "kill", "-s", "KILL", "llm-appliance-model@gated")
+    server.sh("for second in $(seq 60); do llm-appliance status >/dev/null && exit; sleep 1; done; exit 1", timeout=300)
     command(server, "restart", "smoke")
     command(server, "remove-model", "gated")
     command(server, "rollback")
