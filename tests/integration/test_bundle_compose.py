@@ -14,6 +14,7 @@ import pytest
 
 from tests.integration import product
 from tests.integration.conftest import remove_image
+from tests.integration.faults import SLOW
 from tests.integration.lab import Lab, Server, base_into, docker_into
 from tests.integration.product import SMOKE
 from tests.integration.test_bundle import PLACE, fetch
@@ -22,6 +23,9 @@ QUESTION, ANSWER = SMOKE["verify"]["prompt"], SMOKE["verify"]["answer"]
 BUNDLE, SECOND = f"{PLACE}/boxed.llmb", f"{PLACE}/second.llmb"
 LOCAL = "lab-base:1"
 INSTALL = ("llm-appliance", "bundle", "install")
+
+
+pytestmark = SLOW
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import pytest
 from appliance import __version__
 from tests.integration import product
 from tests.integration.conftest import Quickstart
+from tests.integration.faults import SLOW
 from tests.integration.lab import Lab, Server, require_packages
 from tests.integration.lab.machine import alone, cache
 from tests.integration.product import BASE, SMOKE
@@ -174,6 +175,7 @@ def test_a_package_is_installed_upgraded_under_load_removed_and_purged(
     assert set(server.sh(OURS).stdout.split()) - before == {"/var/lib/llm-appliance"}
 
 
+@SLOW
 def test_a_release_archive_with_wheels_needs_no_network_and_is_the_same_each_time(
     server: Server, older: Path, tmp_path: Path
 ) -> None:
@@ -199,6 +201,7 @@ def test_a_release_archive_with_wheels_needs_no_network_and_is_the_same_each_tim
     assert not server.exists("/opt/llm-appliance") and not server.exists("/usr/local/bin/llm-appliance")
 
 
+@SLOW
 def test_what_install_sh_made_is_taken_over_while_it_serves(taken_over: Server, older: Path) -> None:
     server = taken_over
     pids = server.sh(PIDS).stdout

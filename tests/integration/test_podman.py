@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.integration import product
+from tests.integration.faults import SLOW
 from tests.integration.lab import Lab, Server, podman_into
 from tests.integration.product import BASE, SMOKE
 
@@ -21,6 +22,9 @@ ETC, STATE = "/etc/llm-appliance", "/var/lib/llm-appliance"
 GATEWAY, MODEL = "llm-appliance-gateway-1", "llm-appliance-smoke-1"
 LOCAL = "lab-base:1"
 """The base that images are built on here, where no registry can be reached."""
+
+
+pytestmark = SLOW
 
 
 def command(server: Server, *words: str, check: bool = True, timeout: float = 300) -> Any:
