@@ -334,6 +334,9 @@ def test_back_to_systemd_and_a_move_that_fails(boxed: Server) -> None:
     assert containers(boxed) == {}
     assert boxed.run("systemctl", "is-active", "llm-appliance-gateway").stdout.strip() == "active"
     assert boxed.read(settings) == ours
+    kept = boxed.run("sh", "-c", f"ls {settings}.edited-*").stdout.strip()
+    assert boxed.read(kept) == ours + f"image: {LOCAL}\n", "the edit that did not work is not lost"
+    boxed.run("rm", kept)
     command(boxed, "install", "--runtime", "compose")
     assert set(running(boxed)) == {GATEWAY, MODEL}
 
