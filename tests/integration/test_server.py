@@ -13,6 +13,7 @@ import pytest
 
 from tests.integration import product
 from tests.integration.conftest import Quickstart
+from tests.integration.faults import SLOW
 from tests.integration.lab import Completed, FileState, Lab, Process, Server, difference
 from tests.integration.product import BASE, SMOKE
 from tests.unit.weights import build
@@ -488,6 +489,7 @@ def untouched(files: Mapping[str, FileState]) -> dict[str, FileState]:
 # llama-cpp-python
 
 
+@SLOW
 def test_llama_cpp_python_serves_beside_llama_cpp(appliance: Server) -> None:
     appliance.put(WEIGHTS, SECOND, mode="0644")
     began = time.monotonic()
