@@ -30,19 +30,12 @@ end
 
 -- The whole answer of a replica: status and body, or nil and why there is none.
 local function fetch(address, path)
-    if not health.socket_exists(address) then
-        return nil, "it is not running"
+    local socket, problem = health.connect(address, unpack(TIMEOUTS))
+    if not socket then
+        return nil, health.socket_exists(address) and problem or "it is not running"
     end
-    local socket = ngx.socket.tcp()
-    socket:settimeouts(unpack(TIMEOUTS))
-    local host, port = address:match("^([^/]*):(%d+)$")
-    local ok, problem
-    if port then
-        ok, problem = socket:connect(host, tonumber(port))
-    else
-        ok, problem = socket:connect(address)
-    end
-    ok = ok and socket:send(ASK:format(path))
+    local ok
+    ok, problem = socket:send(ASK:format(path))
     local pieces, size = {}, 0
     while ok do
         local piece

@@ -30,25 +30,30 @@ function M.socket_exists(address)
     return not path or file.exists(path)
 end
 
--- Asks a replica how it is: the status code, or why there is none.
-local function ask(replica)
-    local address = replica.address
+--- A socket that leads to a replica, with these timeouts in milliseconds for each step; nil and why there is none.
+function M.connect(address, ...)
     if not M.socket_exists(address) then
-        return MISSING
+        return nil, MISSING
     end
     local socket = ngx.socket.tcp()
-    socket:settimeouts(TIMEOUT, TIMEOUT, TIMEOUT)
-    local host, port = address:match("^(.*):(%d+)$")
+    socket:settimeouts(...)
+    local host, port = address:match("^([^/]*):(%d+)$")
     local ok, problem
     if port then
         ok, problem = socket:connect(host, tonumber(port))
     else
         ok, problem = socket:connect(address)
     end
-    if not ok then
+    return ok and socket, problem
+end
+
+-- Asks a replica how it is: the status code, or why there is none.
+local function ask(replica)
+    local socket, problem = M.connect(replica.address, TIMEOUT, TIMEOUT, TIMEOUT)
+    if not socket then
         return problem
     end
-    local line
+    local ok, line
     ok, problem = socket:send(PROBE:format(replica.health))
     if ok then
         line, problem = socket:receive("*l")
