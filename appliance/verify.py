@@ -128,6 +128,10 @@ class Steward:
         for name in names:
             self._tell(deployment, name, "&off=1")
 
+    def resume(self, deployment: Deployment) -> None:
+        """Let requests come to whatever a run that was killed had kept them from."""
+        self.release(deployment, tuple(name for name, one in _replicas(deployment).items() if one["state"] != "up"))
+
     def ready(self, deployment: Deployment, name: str) -> None:
         """Return when a replica answers. Raises UnhealthyError with the log lines that matter."""
         began = time.monotonic()

@@ -293,12 +293,14 @@ def bring_about(site: Site, changes: Changeset, source: Source, *, doubted: str 
     checks: list[verify.Check] = []
     asked = _asked(site, deployment, doubted, offline=source.offline)
 
+    steward = verify.Steward(site.machine, site.progress)
+
     def healthy() -> None:
         verify.revive(deployment, site.machine)
+        steward.resume(deployment)
         verify.wait(deployment, site.machine)
         checks.extend(verify.completion(deployment, name, site.machine) for name in asked)
 
-    steward = verify.Steward(site.machine, site.progress)
     report = apply(changes, site.generations, site.machine, site.progress, healthy, steward)
     return Converged(deployment=deployment, report=report, checks=tuple(checks))
 

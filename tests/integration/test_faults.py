@@ -125,6 +125,13 @@ def test_a_changed_model_killed_after_the_switch_runs_with_its_new_settings_afte
         assert running[running.index("--ctx-size") + 1] == str(context)
 
 
+def test_a_model_that_a_killed_run_kept_requests_from_gets_them_again_by_the_next_run(appliance: Server) -> None:
+    inside = "curl -fsS --unix-socket /run/llm-appliance/gateway/inside.sock -X POST"
+    appliance.sh(f"{inside} 'http://inside/gateway/drain?replica=smoke'")
+    converges(appliance, INSTALL, "smoke")
+    answers(appliance)
+
+
 @pytest.mark.parametrize("step", ["switch", "start"])
 def test_after_a_power_cut_the_old_state_answers_or_the_new_one(appliance: Server, step: str) -> None:
     second(appliance)

@@ -13,7 +13,7 @@ local TIMEOUT = 1000 -- milliseconds
 local PASSIVE_REST = 10 -- seconds that a place without a health page is left alone after it failed
 local MOST_WORKERS = 64 -- old ones that still stream after a reload included
 local AT_ONCE = 32 -- replicas asked at the same time
-local LONGEST_DRAIN = 900 -- seconds: who was told to drain one and was killed must not keep it out for ever
+local LONGEST_DRAIN = 180 -- seconds, longer than is waited: who was told to drain one and was killed must not keep it out
 local PROBE = "GET %s HTTP/1.1\r\nHost: engine\r\nConnection: close\r\n\r\n"
 local MISSING = "no such file or directory" -- as nginx words it
 
