@@ -13,6 +13,7 @@ import pytest
 from tests.integration import product
 from tests.integration.conftest import Quickstart
 from tests.integration.lab import Lab, Process, Server, address, docker_into, serving
+from tests.integration.load import lose_nothing
 from tests.integration.product import BASE, SMOKE
 
 PROMPT, ANSWER = SMOKE["verify"]["prompt"], SMOKE["verify"]["answer"]
@@ -250,6 +251,21 @@ def test_a_model_is_added_and_removed_beside_a_running_stream(boxed: Server) -> 
     assert "[DONE]" in stream.output and '"completion_tokens":400' in stream.output
     command(boxed, "remove-model", "second")
     assert running(boxed) == before
+
+
+def test_replicas_change_one_after_the_other_and_lose_no_request(boxed: Server) -> None:
+    command(boxed, "add-model", "pair", SECOND, "--replicas", "2")
+    before = running(boxed)
+
+    def change() -> None:
+        boxed.sh("echo 'context: 512' >>/etc/llm-appliance/models.d/pair.yaml")
+        assert "another replica answers meanwhile" in command(boxed, "install").stderr
+        command(boxed, "rollback")
+
+    lose_nothing(boxed, "pair", change)
+    after = running(boxed)
+    assert {name for name in before if before[name] != after[name]} == {f"llm-appliance-pair_{n}-1" for n in (1, 2)}
+    command(boxed, "remove-model", "pair")
 
 
 def test_what_does_not_start_is_taken_back_with_its_own_words(boxed: Server) -> None:
