@@ -6,39 +6,25 @@ import io
 import json
 import re
 import tarfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from tests.integration import product
 from tests.integration.conftest import Quickstart
-from tests.integration.lab import Completed, Lab, Server
+from tests.integration.lab import Lab, Server
 from tests.integration.load import lose_nothing
 from tests.integration.product import SMOKE
+from tests.integration.typed import command, until
 
 PROMPT, ANSWER = SMOKE["verify"]["prompt"], SMOKE["verify"]["answer"]
 UNITS = "/etc/systemd/system"
 ECHO = "/etc/llm-appliance/models.d/echo.yaml"
 
 
-def command(server: Server, *words: str, code: int = 0, input: str | None = None) -> Completed:
-    done = server.run("llm-appliance", *words, check=False, timeout=180, input=input)
-    print(f"\n# llm-appliance {' '.join(words)}\n{done.stdout}{done.stderr}", end="", flush=True)
-    assert done.code == code, done.stdout + done.stderr
-    return done
-
-
 def data(server: Server, *words: str, code: int = 0) -> dict[str, object]:
     found: dict[str, object] = json.loads(command(server, *words, "--json", code=code).stdout)["data"]
     return found
-
-
-def until(what: str, holds: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")
