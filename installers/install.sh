@@ -71,10 +71,33 @@ install_carried() {
         esac
         set -- "$@" "$file"
     done
-    # By apt, which knows the order; it has no lists, so it can take nothing but these files.
+    install_files "Python's packages" "$@"
+}
+
+# By apt, which knows the order; it has no lists, so it can take nothing but these files.
+install_files() { # WHAT FILE...
+    what=$1
+    shift
     mkdir -p "$work/lists/partial"
     DEBIAN_FRONTEND=noninteractive private_apt install -y --no-install-recommends "$@" >"$work/apt.log" 2>&1 ||
-        fail 6 "Python's packages cannot be installed: $(grep -E '^(E:| )' "$work/apt.log" | tail -n 3 | tr '\n' ' ')"
+        fail 6 "$what cannot be installed: $(grep -E '^(E:| )' "$work/apt.log" | tail -n 3 | tr '\n' ' ')"
+}
+
+# What the operator put into a bundle and asks for, as far as it is not here: the operator's, so `uninstall` leaves it.
+install_added() {
+    [ -n "$root" ] || fail 4 "only root can install packages" "ask an administrator, or leave --packages out"
+    set --
+    for file in "$from"/package/*.deb; do
+        package=$(dpkg-deb -f "$file" Package) || fail 5 "${file##*/} is no package"
+        there=$(dpkg-query -W -f '${db:Status-Status} ${Version}' "$package" 2>/dev/null) || there=
+        case $there in
+            "installed "*)
+                dpkg --compare-versions "${there#installed }" ge "$(dpkg-deb -f "$file" Version)" ||
+                    say "$package: ${there#installed } is here and stays" ;;
+            *) set -- "$@" "$file" ;;
+        esac
+    done
+    [ "$#" -eq 0 ] || { say "packages: $# from the bundle"; install_files "the packages of the bundle" "$@"; }
 }
 
 # The one thing that is installed into the system, only where it is missing; `uninstall` takes it away again.
@@ -238,6 +261,7 @@ main() {
     work=$(mktemp -d "$home/.install.XXXXXX")
     trap clean_up EXIT
     trap 'exit 130' HUP INT TERM
+    [ -z "$from" ] || [ ! -d "$from/package" ] || install_added
     python=$(find_python) || { install_python; python=$(find_python) || fail 4 "the distribution's Python is older than 3.11"; }
     install_appliance
     rm -rf "$work"
