@@ -71,33 +71,39 @@ install_carried() {
         esac
         set -- "$@" "$file"
     done
-    install_files "Python's packages" "$@"
-}
-
-# By apt, which knows the order; it has no lists, so it can take nothing but these files.
-install_files() { # WHAT FILE...
-    what=$1
-    shift
+    # By apt, which knows the order; it has no lists, so it can take nothing but these files.
     mkdir -p "$work/lists/partial"
     DEBIAN_FRONTEND=noninteractive private_apt install -y --no-install-recommends "$@" >"$work/apt.log" 2>&1 ||
-        fail 6 "$what cannot be installed: $(grep -E '^(E:| )' "$work/apt.log" | tail -n 3 | tr '\n' ' ')"
+        fail 6 "Python's packages cannot be installed: $(grep -E '^(E:| )' "$work/apt.log" | tail -n 3 | tr '\n' ' ')"
 }
 
 # What the operator put into a bundle and asks for, as far as it is not here: the operator's, so `uninstall` leaves it.
+# apt gets it as a repository, from which it also takes what these packages want newer than it is here, and no more.
 install_added() {
     [ -n "$root" ] || fail 4 "only root can install packages" "ask an administrator, or leave --packages out"
     set --
     for file in "$from"/package/*.deb; do
         package=$(dpkg-deb -f "$file" Package) || fail 5 "${file##*/} is no package"
-        there=$(dpkg-query -W -f '${db:Status-Status} ${Version}' "$package" 2>/dev/null) || there=
-        case $there in
-            "installed "*)
-                dpkg --compare-versions "${there#installed }" ge "$(dpkg-deb -f "$file" Version)" ||
-                    say "$package: ${there#installed } is here and stays" ;;
-            *) set -- "$@" "$file" ;;
-        esac
+        # By a name that no address writes in another way.
+        mv "$file" "$from/package/.$package"
+        file=$from/package/.$package
+        {
+            dpkg-deb -f "$file"
+            printf 'Filename: ./%s\nSize: %s\nSHA256: %s\n\n' "${file##*/}" "$(stat -c %s "$file")" \
+                "$(sha256sum <"$file" | cut -d ' ' -f 1)"
+        } >>"$from/package/Packages"
+        [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || set -- "$@" "$package"
     done
-    [ "$#" -eq 0 ] || { say "packages: $# from the bundle"; install_files "the packages of the bundle" "$@"; }
+    [ "$#" -gt 0 ] || return 0
+    say "packages from the bundle: $*"
+    printf 'deb [trusted=yes] file:%s ./\n' "$from/package" >"$work/sources.list"
+    set -- -o Dir::Etc::sourcelist="$work/sources.list" -o Dir::Etc::sourceparts=/dev/null \
+        install -y --no-install-recommends "$@"
+    private_apt "$1" "$2" "$3" "$4" update \
+        >"$work/apt.log" 2>&1 || fail 6 "apt cannot read the packages of the bundle: $(tail -n 1 "$work/apt.log")"
+    DEBIAN_FRONTEND=noninteractive private_apt "$@" >"$work/apt.log" 2>&1 ||
+        fail 6 "the packages of the bundle cannot be installed: $(grep -E '^(E:| )' "$work/apt.log" | tail -n 3 | tr '\n' ' ')"
+    rm -rf "$work/lists"
 }
 
 # The one thing that is installed into the system, only where it is missing; `uninstall` takes it away again.
