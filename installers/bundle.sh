@@ -3,7 +3,7 @@
 # Made by `llm-appliance bundle create`, which puts the bundle's values in here; it belongs beside the bundle.
 set -eu
 
-bundle='' name='' key='' arch='' os='' os_version='' python='' docker='' room=0
+bundle='' name='' key='' arch='' os='' os_version='' python='' docker='' room=0 more=0
 files() { :; }
 # @values@
 
@@ -12,6 +12,7 @@ usage() {
 Usage: $0 [--prefix DIR] [OPTIONS of \`llm-appliance bundle install\`]
 
   --prefix DIR   put everything below DIR; no root needed where Python $python is there
+  --packages     install first what \`bundle create --package\` put in: Docker, a driver
   --check        only check the files that the installation starts with
   -h, --help     show this
 
@@ -39,9 +40,11 @@ cut_out() { # FILE:SKIP:BYTES ... on stdout; names hold no colon
 # Every file that anything is run from is cut out and checked before the first of them is used.
 unpack() {
     mkdir -p "$work/wheel" "$work/deb" "$work/appliance" "$work/installer"
+    [ -z "$packages" ] || mkdir -p "$work/package"
     # The list is no input of the loop: what is run in there must not eat it.
     files >"$work/files"
     while read -r kind name digest pieces <&3; do
+        [ -d "$work/$kind" ] || continue
         # shellcheck disable=SC2086 # several words
         cut_out $pieces >"$work/$kind/$name" || fail 6 "$work/$kind/$name cannot be written"
         printf '%s  %s\n' "$digest" "$work/$kind/$name" >>"$work/digests"
@@ -57,8 +60,12 @@ fits() {
     . /etc/os-release
     [ "${ID:-} ${VERSION_ID:-}" = "$os $os_version" ] ||
         fail 4 "this bundle is for $os $os_version, this machine runs ${ID:-an unknown system} ${VERSION_ID:-}" "make one on a machine like this"
-    [ -z "$docker" ] || docker compose version >/dev/null 2>&1 ||
-        fail 4 "this bundle's engines are container images, and Docker with Compose is not here" "install it first, or take a bundle made without --runtime compose"
+    brings=
+    ! files | grep -q '^package ' || brings=1
+    [ -z "$packages" ] || [ -n "$brings" ] || fail 2 "no packages were put into this bundle" "leave --packages out"
+    [ -z "$docker" ] || [ -n "$packages" ] || docker compose version >/dev/null 2>&1 ||
+        fail 4 "this bundle's engines are container images, and Docker with Compose is not here" \
+            "${brings:+install what it brings along: $0 --packages; or }install it first, or take a bundle made without --runtime compose"
     [ -n "$key" ] || case " $* " in
         *" --allow-unsigned "*) ;;
         *) fail 5 "this bundle is not signed" "take it all the same: --allow-unsigned" ;;
@@ -68,6 +75,12 @@ fits() {
 main() {
     case " $* " in *" -h "* | *" --help "*) usage; exit 0 ;; esac
     here=$(cd "$(dirname "$0")" && pwd)
+    packages=
+    for word in "$@"; do
+        shift
+        [ "$word" != --packages ] || { packages=1; continue; }
+        set -- "$@" "$word"
+    done
     fits "$@"
     umask 022
     home=/opt/llm-appliance
@@ -80,6 +93,7 @@ main() {
     # Not below /tmp, where programs may be forbidden to start and room be short.
     mkdir -p "$home" || fail 4 "$home cannot be made" "sudo $0"
     work=$(mktemp -d "$home/.bundle.XXXXXX") || fail 4 "$home cannot be written to" "sudo $0"
+    [ -z "$packages" ] || room=$((room + more))
     free=$(df -Pk "$home" | tail -n 1 | tr -s ' ' | cut -d ' ' -f 4)
     [ "$free" -ge "$room" ] || { rm -rf "$work"; fail 4 "$home: $free KiB free, $room KiB needed" "make room there"; }
     trap 'rm -rf "$work"; [ -d "$home/venv" ] || rm -f "$home/.install.lock"; rmdir "$home" 2>/dev/null || :' EXIT

@@ -77,6 +77,35 @@ install_carried() {
         fail 6 "Python's packages cannot be installed: $(grep -E '^(E:| )' "$work/apt.log" | tail -n 3 | tr '\n' ' ')"
 }
 
+# What the operator put into a bundle and asks for, as far as it is not here: the operator's, so `uninstall` leaves it.
+# apt gets it as a repository, from which it also takes what these packages want newer than it is here, and no more.
+install_added() {
+    [ -n "$root" ] || fail 4 "only root can install packages" "ask an administrator, or leave --packages out"
+    set --
+    for file in "$from"/package/*.deb; do
+        package=$(dpkg-deb -f "$file" Package) || fail 5 "${file##*/} is no package"
+        # By a name that no address writes in another way.
+        mv "$file" "$from/package/.$package"
+        file=$from/package/.$package
+        {
+            dpkg-deb -f "$file"
+            printf 'Filename: ./%s\nSize: %s\nSHA256: %s\n\n' "${file##*/}" "$(stat -c %s "$file")" \
+                "$(sha256sum <"$file" | cut -d ' ' -f 1)"
+        } >>"$from/package/Packages"
+        [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || set -- "$@" "$package"
+    done
+    [ "$#" -gt 0 ] || return 0
+    say "packages from the bundle: $*"
+    printf 'deb [trusted=yes] file:%s ./\n' "$from/package" >"$work/sources.list"
+    set -- -o Dir::Etc::sourcelist="$work/sources.list" -o Dir::Etc::sourceparts=/dev/null \
+        install -y --no-install-recommends "$@"
+    private_apt "$1" "$2" "$3" "$4" update \
+        >"$work/apt.log" 2>&1 || fail 6 "apt cannot read the packages of the bundle: $(tail -n 1 "$work/apt.log")"
+    DEBIAN_FRONTEND=noninteractive private_apt "$@" >"$work/apt.log" 2>&1 ||
+        fail 6 "the packages of the bundle cannot be installed: $(grep -E '^(E:| )' "$work/apt.log" | tail -n 3 | tr '\n' ' ')"
+    rm -rf "$work/lists"
+}
+
 # The one thing that is installed into the system, only where it is missing; `uninstall` takes it away again.
 install_python() {
     [ -n "$root" ] || fail 4 "Python 3.11 or newer is needed" "ask an administrator for: apt-get install python3"
@@ -238,6 +267,7 @@ main() {
     work=$(mktemp -d "$home/.install.XXXXXX")
     trap clean_up EXIT
     trap 'exit 130' HUP INT TERM
+    [ -z "$from" ] || [ ! -d "$from/package" ] || install_added
     python=$(find_python) || { install_python; python=$(find_python) || fail 4 "the distribution's Python is older than 3.11"; }
     install_appliance
     rm -rf "$work"

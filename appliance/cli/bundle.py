@@ -13,6 +13,8 @@ from appliance.errors import UsageError
 from appliance.report import Result, amount_text
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from appliance.bundle.index import Component, Index
     from appliance.domain.host import Host
     from appliance.domain.spec import ModelSpec
@@ -62,7 +64,11 @@ def create(
     sign: Annotated[str, typer.Option("--sign", metavar="KEYFILE", help="Secret key, of `bundle keygen`.")] = "",
     password_file: Annotated[str, typer.Option(metavar="FILE", help="Holds the password of that key.")] = "",
     package: Annotated[
-        list[str] | None, typer.Option("--package", metavar="DEB", help="Carry a package along: a driver, a toolkit.")
+        list[str] | None,
+        typer.Option(
+            metavar="FILE.deb|NAME",
+            help="Carry a package along: a driver's file, or docker.io of the distribution with all it depends on.",
+        ),
     ] = None,
     portable: Annotated[
         bool, typer.Option("--portable", help="Compile engines for every processor, not only for this machine's.")
@@ -91,7 +97,7 @@ def create(
         split=_size(split) if split else 0,
         base=look.known(base, target.name.removesuffix(".llmb")) if base else None,
         serial=serial,
-        packages=tuple(map(Path, package or ())),
+        packages=tuple(package or ()),
         sign=_signing(sign, password_file) if sign else None,
         portable=portable,
         edit=settings(runtime, "", insecure=False),
@@ -309,9 +315,12 @@ def _lines(index: "Index") -> list[str]:
         f"{'bundle':12} {index.name}, serial {index.serial}, {amount_text(index.size)}, llm-appliance {index.appliance}"
     ]
     lines.append(f"{'for':12} {', '.join(needs)}")
-    for one in index.of("engine", "gateway", "model", "files", "package"):
+    for one in index.of("engine", "gateway", "model", "files"):
         there = "  (the target has it)" if one.base else f"  {amount_text(one.unpacked)}"
         lines.append(f"{one.kind:12} {_title(one)}{there}")
+    added = index.of("package")
+    if added:
+        lines.append(f"{'packages':12} {len(added)}, {amount_text(sum(one.unpacked for one in added))}: {_some(added)}")
     starters = index.of("appliance", "python")
     if starters:
         lines.append(f"{'to start':12} {len(starters)} files, {amount_text(sum(one.unpacked for one in starters))}")
@@ -319,6 +328,12 @@ def _lines(index: "Index") -> list[str]:
         size = sum(one.size for one in index.base)
         lines.append(f"{'left out':12} {len(index.base)} blobs, {amount_text(size)}, which the target must have")
     return lines
+
+
+def _some(packages: "Sequence[Component]") -> str:
+    """Name the first few packages; what Docker depends on is sixty."""
+    names = ", ".join(one.name for one in packages[:8])
+    return names if len(packages) <= 8 else f"{names} …"
 
 
 def _title(one: "Component") -> str:

@@ -5,23 +5,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from appliance.system.flush import WINDOW, Flusher, push
 from appliance.system.machine import sync
-
-WINDOW = 32 << 20
-"""Bytes after which what was written begins to go to the disk."""
-
 
 OPEN = 64
 """Parts that are open at the same time: those of one MiB, too, are so until nobody reads behind any more."""
-
-
-def push(descriptor: int, end: int = 0) -> None:
-    """Begin to write a file's pages to the disk, and drop those that are there; waits for neither.
-
-    Only those before `end`, 0 = all. What piles up in memory instead is slower in the end, and takes the cache from
-    all else.
-    """
-    os.posix_fadvise(descriptor, 0, end, os.POSIX_FADV_DONTNEED)
 
 
 class Spool:
@@ -35,6 +23,7 @@ class Spool:
         self.target, self._room, self._skip = target, room, skip
         self._files: dict[int, int] = {}
         self._dirty: dict[int, int] = {}
+        self._flusher = Flusher()
         target.parent.mkdir(parents=True, exist_ok=True)
 
     def draft(self, number: int) -> Path:
@@ -75,7 +64,7 @@ class Spool:
         number = offset // self._room if self._room else 0
         self._dirty[number] = self._dirty.get(number, 0) + amount
         if self._dirty[number] >= WINDOW:
-            push(descriptor, inside + amount)
+            self._flusher.push(descriptor, inside + amount)
             self._dirty[number] = 1
 
     def _file(self, number: int) -> int:
@@ -88,6 +77,7 @@ class Spool:
 
     def _retire(self, number: int) -> None:
         """Bring a part to the disk and close it."""
+        self._flusher.wait()
         descriptor = self._files.pop(number)
         if self._dirty.pop(number, 0):
             os.fdatasync(descriptor)
@@ -95,6 +85,7 @@ class Spool:
 
     def settle(self) -> None:
         """Bring everything to the disk."""
+        self._flusher.wait()
         for number, amount in self._dirty.items():
             if amount:
                 os.fdatasync(self._files[number])
@@ -134,6 +125,7 @@ class Spool:
 
     def close(self) -> None:
         """Let go of the files."""
+        self._flusher.close()
         for descriptor in self._files.values():
             os.close(descriptor)
         self._files.clear()

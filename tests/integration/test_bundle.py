@@ -14,7 +14,7 @@ import pytest
 
 from tests.integration import product
 from tests.integration.conftest import Quickstart, remove_image
-from tests.integration.lab import Lab, Mount, Server, difference
+from tests.integration.lab import Completed, Lab, Mount, Server, difference
 from tests.integration.product import SMOKE
 from tests.integration.test_user import LOGS
 
@@ -244,28 +244,37 @@ def test_a_template_comes_along_and_a_providers_key_does_not(installed: Server, 
     assert "styled" not in installed.run("llm-appliance", "list").stdout
 
 
+@dataclass(frozen=True)
+class Weak:
+    """A server whose processor says that it has no AVX-512, without network, and what the script did there."""
+
+    server: Server
+    refused: Completed
+
+
 @pytest.fixture(scope="module")
-def weak(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server whose processor says that it has no AVX-512, without network."""
+def weak(lab: Lab, made: Made, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Weak]:
+    """Such a server after the first command, which leaves the program there to tell what the processor has."""
     said = Path("/proc/cpuinfo").read_text()
     less = tmp_path_factory.mktemp("processor") / "cpuinfo"
     less.write_text(re.sub(r"\bavx512\w*|\bavx_vnni\b|\bamx\w*", "", said))
     if less.read_text() == said:
         pytest.skip("this machine's processor has nothing that could be taken away")
     with lab.boot("weak", network=False, volumes=[Mount(less, "/proc/cpuinfo")]) as server:
-        yield server
+        put(server, made, "site.llmb", "site.llmb.install")
+        yield Weak(server, server.run(f"{BUNDLE}.install", check=False, timeout=300))
 
 
-def test_a_processor_with_less_than_the_makers_is_refused_by_name(weak: Server, made: Made) -> None:
-    put(weak, made, "site.llmb", "site.llmb.install")
-    done = weak.run(f"{BUNDLE}.install", check=False, timeout=300)
+def test_a_processor_with_less_than_the_makers_is_refused_by_name(weak: Weak) -> None:
+    done = weak.refused
     assert (done.code, "it was compiled for a processor with avx512" in done.stderr) == (4, True), done
-    assert not weak.exists("/var/lib/llm-appliance/current")
+    assert not weak.server.exists("/var/lib/llm-appliance/current")
 
 
 @pytest.mark.skipif(not os.environ.get("LLM_APPLIANCE_SLOW"), reason="compiles an engine: LLM_APPLIANCE_SLOW=1")
-def test_a_portable_bundle_serves_it(lab: Lab, quickstart: Quickstart, weak: Server, made: Made) -> None:
-    host = weak.run("llm-appliance", "detect", "--json").stdout
+def test_a_portable_bundle_serves_it(lab: Lab, quickstart: Quickstart, weak: Weak, made: Made) -> None:
+    target = weak.server
+    host = target.run("llm-appliance", "detect", "--json").stdout
     words = ("llm-appliance", "bundle", "create", "-o", f"{PLACE}/any.llmb", "--sign", f"{PLACE}/vendor.key")
     with product.installed(lab, quickstart.image, "portable") as server:
         server.put(made.home / "vendor.key", f"{PLACE}/vendor.key", mode="0600")
@@ -277,10 +286,10 @@ def test_a_portable_bundle_serves_it(lab: Lab, quickstart: Quickstart, weak: Ser
         for name in ("any.llmb", "any.llmb.install"):
             fetch(server, f"{PLACE}/{name}", made.home / name)
     (made.home / "any.llmb.install").chmod(0o755)
-    put(weak, made, "any.llmb", "any.llmb.install")
-    done = weak.run(f"{PLACE}/any.llmb.install", timeout=300)
+    put(target, made, "any.llmb", "any.llmb.install")
+    done = target.run(f"{PLACE}/any.llmb.install", timeout=300)
     assert f"smoke answers: {ANSWER}" in done.stdout
-    assert "changed=0" in weak.run("llm-appliance", "install", "--offline", timeout=60).stdout
+    assert "changed=0" in target.run("llm-appliance", "install", "--offline", timeout=60).stdout
 
 
 def models(server: Server) -> dict[str, str]:

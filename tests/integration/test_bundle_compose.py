@@ -16,11 +16,13 @@ from tests.integration import product
 from tests.integration.conftest import remove_image
 from tests.integration.faults import SLOW
 from tests.integration.lab import Lab, Server, base_into, docker_into
+from tests.integration.lab.docker import NEWER
 from tests.integration.product import SMOKE
 from tests.integration.test_bundle import PLACE, fetch
 
 QUESTION, ANSWER = SMOKE["verify"]["prompt"], SMOKE["verify"]["answer"]
-BUNDLE, SECOND = f"{PLACE}/boxed.llmb", f"{PLACE}/second.llmb"
+BUNDLE, SECOND, WHOLE = f"{PLACE}/boxed.llmb", f"{PLACE}/second.llmb", f"{PLACE}/whole.llmb"
+PACKAGES = ("docker.io", "iptables", f"docker-compose/{NEWER}")
 LOCAL = "lab-base:1"
 INSTALL = ("llm-appliance", "bundle", "install")
 
@@ -70,11 +72,30 @@ def made(lab: Lab, docked: str, tmp_path_factory: pytest.TempPathFactory) -> Mad
         )
         done = server.run(*words, "-o", SECOND, "--base", BUNDLE, "--model", "second=/srv/second.gguf", timeout=600)
         print(done.stdout, flush=True)
+        make_whole(server, words)
         listed = server.run("docker", "images", "--format", "{{.Repository}}:{{.Tag}}").stdout.split()
-        for name in ("boxed.llmb", "boxed.llmb.install", "second.llmb"):
+        for name in ("boxed.llmb", "boxed.llmb.install", "second.llmb", "whole.llmb", "whole.llmb.install"):
             fetch(server, f"{PLACE}/{name}", home / name)
-    (home / "boxed.llmb.install").chmod(0o755)
+    for path in home.glob("*.install"):
+        path.chmod(0o755)
     return Made(home, tuple(sorted(one for one in listed if one.startswith("llm-appliance/"))))
+
+
+def make_whole(server: Server, words: tuple[str, ...]) -> None:
+    """Make a bundle for a machine without Docker: refused, until Docker's packages come along."""
+    host = json.loads(server.run("llm-appliance", "detect", "--json").stdout)
+    host["data"]["docker"] = {}
+    server.write("/root/bare.json", json.dumps(host))
+    words = (*words, "-o", WHOLE, "--host", "/root/bare.json")
+    done = server.run(*words, check=False, timeout=120)
+    assert (done.code, "no Docker answers on the target" in done.stderr, "--package" in done.stderr) == (
+        4,
+        True,
+        True,
+    ), done
+    added = [word for name in PACKAGES for word in ("--package", name)]
+    done = server.run(*words, *added, timeout=1200)
+    print(done.stderr, done.stdout, flush=True)
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +206,26 @@ def test_where_there_is_no_docker_it_says_so(lab: Lab, made: Made) -> None:
             True,
         ), done
         assert server.run("which", "python3", check=False).code == 1
+
+
+def test_docker_comes_along_where_it_was_put_in(lab: Lab, made: Made) -> None:
+    with lab.boot("whole", network=False) as server:
+        for name in ("whole.llmb", "whole.llmb.install"):
+            server.put(made.home / name, f"{PLACE}/{name}")
+        done = server.run(f"{WHOLE}.install", check=False, timeout=300)
+        assert (done.code, f"{WHOLE}.install --packages" in done.stderr) == (4, True), done
+        assert server.run("which", "docker", check=False).code == 1
+        process = server.popen(f"{WHOLE}.install", "--packages")
+        code = process.wait(timeout=600)
+        print(process.output, flush=True)
+        assert code == 0
+        assert containers(server) == ["llm-appliance-gateway-1", "llm-appliance-smoke-1"]
+        assert product.chat(server, QUESTION) == ANSWER
+        server.reboot()
+        server.run("llm-appliance", "verify", timeout=120)
+        assert "changed=0" in server.run(f"{WHOLE}.install", "--packages", timeout=300).stdout
+        server.run("llm-appliance", "uninstall", "--purge-models", timeout=120)
+        server.run("docker", "compose", "version")
 
 
 def test_no_image_is_left_behind(target: Server) -> None:

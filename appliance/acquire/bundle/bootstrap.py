@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import io
+import re
 import shutil
 import sys
 import zipfile
@@ -24,6 +25,8 @@ from appliance.system.machine import Machine
 
 PACKAGES: Final = ("python3", "python3-pip-whl")
 """What installers/install.sh needs where there is no Python, with all that these depend on."""
+FILE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~%_-]*\.deb")
+"""What a package's file is called; the script beside a bundle takes it as one word."""
 PROJECT: Final = "llm-appliance"
 EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 """Time of every file in our wheel: the earliest that a zip archive can say."""
@@ -74,11 +77,28 @@ def wheels(cache: Path, machine: Machine, source: Source, progress: Progress) ->
 
 def debs(cache: Path, machine: Machine, source: Source, progress: Progress) -> tuple[Package, ...]:
     """Return Python's packages of this distribution with all they depend on, as for a machine that has none of them."""
-    home = cache / "bundle" / "debs"
+    return _debs(PACKAGES, cache / "bundle" / "debs", cache, machine, source, progress)
+
+
+def named(
+    names: tuple[str, ...], cache: Path, machine: Machine, source: Source, progress: Progress
+) -> Iterator[Package]:
+    """Yield packages that the operator named, with all they depend on, as for a machine that has none of them.
+
+    Raises ArtifactError.
+    """
+    if names:
+        home = cache / "bundle" / f"debs-{hashlib.sha256(' '.join(names).encode()).hexdigest()[:16]}"
+        yield from _debs(names, home, cache, machine, source, progress)
+
+
+def _debs(
+    names: tuple[str, ...], home: Path, cache: Path, machine: Machine, source: Source, progress: Progress
+) -> tuple[Package, ...]:
     if not (home / "complete").exists():
-        refuse_offline(source, "python3")
-        progress.step("packages", "Python, from this distribution's packages")
-        archives = debian.fetch(PACKAGES, cache, machine)
+        refuse_offline(source, names[0])
+        progress.step("packages", f"{', '.join(names)}, from this distribution's packages")
+        archives = debian.fetch(names, cache, machine)
         shutil.rmtree(home, ignore_errors=True)
         home.mkdir(parents=True)
         for archive in archives:
@@ -92,6 +112,8 @@ def given(path: Path) -> Package:
     """Return a package that the operator gave by its path. Raises ArtifactError."""
     if path.suffix != ".deb" or not path.is_file():
         raise ArtifactError(f"{path}: no package of Debian's or Ubuntu's")
+    if not FILE.fullmatch(path.name):
+        raise ArtifactError(f"{path}: a name that no package has", hint="call it NAME_VERSION_ARCH.deb")
     return _deb(path)
 
 

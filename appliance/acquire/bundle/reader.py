@@ -14,9 +14,9 @@ from appliance.bundle import keys, oci, parts, tar
 from appliance.bundle.index import Component, Index, Payload
 from appliance.errors import ArtifactError
 from appliance.report import Bar, Progress, work
+from appliance.system.flush import WINDOW, Flusher
 from appliance.system.pump import Take, pump
 from appliance.system.splice import splice
-from appliance.system.spool import WINDOW, push
 from appliance.system.volume import Volume
 
 SMALL: Final = 64 << 20
@@ -107,7 +107,7 @@ class Reader:
             done(amount)
             place += amount
             if place - settled >= WINDOW:
-                push(stream, place)
+                flusher.push(stream, place)
                 self.volume.done(begin + place)
                 settled = place
 
@@ -122,8 +122,9 @@ class Reader:
                 view = view[amount:]
 
         size = payload.size - start
-        splice(lambda at: self.volume.place(begin + start + at), lambda at: (stream, start + at, size), size, look)
-        self.copy(payload, (take,), start=place, check=check)
+        with Flusher() as flusher:
+            splice(lambda at: self.volume.place(begin + start + at), lambda at: (stream, start + at, size), size, look)
+            self.copy(payload, (take,), start=place, check=check)
 
     def blocks(self, payload: Payload) -> Iterator[bytes]:
         """Yield a payload's bytes, before they are checked as with `copy`. Raises ArtifactError where it is damaged."""

@@ -28,7 +28,7 @@ PORTABLE: Final = {"x86_64": ("avx", "avx2", "bmi2", "f16c", "fma", "sse4_2")}
 
 
 def gather(
-    site: Site, deployment: Deployment, given: tuple[Path, ...], source: Source, *, system: str, dry_run: bool
+    site: Site, deployment: Deployment, given: tuple[str, ...], source: Source, *, system: str, dry_run: bool
 ) -> Ingredients:
     """Look through everything that goes into a bundle for a `system`, a distribution's name; little in a dry run."""
     cache = Path(deployment.layout.cache)
@@ -37,7 +37,12 @@ def gather(
         packages += bootstrap.wheels(cache, site.machine, source, site.progress)
         packages += bootstrap.debs(cache, site.machine, source, site.progress)
     small = (*_own(), *(_package(one) for one in packages))
-    small += tuple(_package(bootstrap.given(path), kind="package") for path in given)
+    files = tuple(word for word in given if _is_file(word))
+    more = [bootstrap.given(Path(word)) for word in files]
+    if not dry_run:
+        names = tuple(word for word in given if not _is_file(word))
+        more += bootstrap.named(names, cache, site.machine, source, site.progress)
+    small += tuple({one.component.key: one for one in (_package(one, kind="package") for one in more)}.values())
     engines = tuple(
         Engine(artifact=one, version=_version(one, deployment), directory=pack.look(home))
         for one in deployment.artifacts
@@ -53,6 +58,11 @@ def gather(
     attached = tuple(_attached(deployment))
     plan = cargo.dump(cargo.of(deployment, {one.path: _place(one) for one in attached}))
     return Ingredients(plan=plan, sbom=bom, small=small, engines=engines, boxes=boxes, attached=attached, models=models)
+
+
+def _is_file(word: str) -> bool:
+    """Whether a package was given by its file, and not by its name in the distribution."""
+    return word.endswith(".deb") or word.startswith((".", "/"))
 
 
 def _attached(deployment: Deployment) -> Iterator[Attached]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from appliance import __version__, acquire, codec
 from appliance.acquire.bundle import Archive, Known, chunk_size, slot
@@ -23,6 +24,10 @@ from appliance.report import work
 from appliance.system.lock import lock
 from appliance.system.web import names_user
 
+DOCKER: Final = (
+    "carry its packages along: --package docker.io --package iptables --package docker-compose-v2 "
+    "(on Debian 13 docker-compose), or --package FILE.deb for each of those of docker.com"
+)
 Sign = Callable[[bytes], tuple[bytes, keys.Key]]
 
 
@@ -43,8 +48,8 @@ class Wanted:
     """Compile engines for every processor of the architecture."""
     edit: converge.Edit = lambda spec: spec
     """Changes the plan's settings."""
-    packages: tuple[Path, ...] = ()
-    """Packages of the distribution that the operator adds: a driver, a container toolkit."""
+    packages: tuple[str, ...] = ()
+    """Packages that the operator adds, a driver, Docker: files, or names that the distribution has."""
     sign: Sign | None = None
     """Returns signature and public key; None = it is not signed."""
 
@@ -75,7 +80,7 @@ def create(
     with lock(Path(site.layout.state, "lock"), site.command):
         site.progress.step("plan", f"for {'another machine' if host else 'a machine like this one'}")
         here = detect(site.machine, state=site.layout.state)
-        deployment = _deployment(site, wanted, host or here, terms)
+        deployment = _deployment(site, wanted, host or here, here, terms)
         _refuse(deployment, host or here, here)
         if not dry_run:
             acquire.engines(deployment, site.machine, source, site.progress)
@@ -88,15 +93,27 @@ def create(
         return _write(site, wanted, name, found, target)
 
 
-def _deployment(site: Site, wanted: Wanted, host: Host, terms: converge.Terms) -> Deployment:
+def _deployment(site: Site, wanted: Wanted, host: Host, here: Host, terms: converge.Terms) -> Deployment:
+    # Nobody's ports and nobody's memory: what is free on this machine now says nothing of the target.
+    idle = replace(_with_docker(host, here, wanted.packages), ports=())
+
     def edit(spec: ApplianceSpec) -> ApplianceSpec:
         spec = wanted.edit(spec)
+        if spec.runtime == "compose" and here.docker.server and not idle.docker.server:
+            raise HostError("no Docker answers on the target", hint=DOCKER)
         spec = replace(spec, images=replace(spec.images, portable=spec.images.portable or wanted.portable))
         return replace(spec, models=wanted.models) if wanted.models else converge.with_smoke(spec)
 
-    # Nobody's ports and nobody's memory: what is free on this machine now says nothing of the target.
-    idle = replace(host, ports=())
     return converge.planned(site, edit, replace(terms, whole=True), idle).changes.deployment
+
+
+def _with_docker(host: Host, here: Host, packages: tuple[str, ...]) -> Host:
+    """Return a target as it will be when the Docker that the operator adds is installed: as on this machine."""
+    if host.docker.server or not any(Path(word).name.startswith("docker") for word in packages):
+        return host
+    ours = here.docker
+    added = replace(host.docker, client=ours.client, server=ours.server, compose=ours.compose, failure="")
+    return replace(host, docker=added)
 
 
 def _refuse(deployment: Deployment, target: Host, here: Host) -> None:

@@ -38,6 +38,7 @@ def beside(created: "Created", sign: "Sign | None") -> "Created":
     assert index is not None
     here = {one.digest: one for one in index.payloads}
     starters = [one for one in index.components if one.kind in STARTERS]
+    added = [one for one in index.of("package") if not one.base]
     room = 0 if first.stat().st_size == index.size else first.stat().st_size - parts.HEADER
     path = first.with_name(f"{first.name.rpartition('.')[0] if room else first.name}.install")
     signature = path.with_name(f"{path.name}.minisig")
@@ -47,7 +48,7 @@ def beside(created: "Created", sign: "Sign | None") -> "Created":
         return created
     lines = [
         f"{payload.kind} {one.files[0]} {payload.digest} {_cuts(payload, created.files, room)}"
-        for one in starters
+        for one in (*starters, *added)
         for payload in (here[one.payloads[0]],)
     ]
     template = resources.data(TEMPLATE).read_text()
@@ -64,10 +65,12 @@ def beside(created: "Created", sign: "Sign | None") -> "Created":
 def _values(index: Index, first: str, key: str, lines: list[str]) -> str:
     target = index.target
     size = sum(one.unpacked for one in index.of(*STARTERS))
+    more = sum(one.unpacked for one in index.of("package"))
     pairs = (
         ("bundle", first), ("name", index.name), ("key", key), ("arch", target.arch), ("os", target.os),
         ("os_version", target.os_version), ("python", target.python),
         ("docker", "yes" if target.docker else ""), ("room", str(ROOM * size // 1024)),
+        ("more", str(more // 1024)),
     )  # fmt: skip
     values = "".join(f"{name}={shlex.quote(value)}\n" for name, value in pairs)
     return f"{values}files() {{\n    cat <<'FILES'\n" + "".join(f"{line}\n" for line in lines) + "FILES\n}\n"

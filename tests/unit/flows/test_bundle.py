@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from appliance.acquire.bundle import bootstrap
 from appliance.cli import app
 from appliance.domain.deployment import Deployment
+from appliance.domain.host import Docker
 from appliance.domain.spec import Images
 from appliance.errors import ArtifactError, HostError, UsageError
 from appliance.flows.bundle import contents, create, look, sign, trust
@@ -206,3 +208,29 @@ def test_a_processor_with_less_is_told_and_that_a_portable_bundle_may_do() -> No
     said = refusal(portable, cpu_flags=())
     assert "--portable" not in said
     create._refuse(portable, replace(samples.HOST, cpu_flags=contents.PORTABLE["x86_64"]), samples.HOST)
+
+
+@pytest.mark.parametrize(
+    ("packages", "server"),
+    [
+        ((), ""),
+        (("nvidia-driver",), ""),
+        (("docker.io", "iptables"), "29.1"),
+        (("/srv/docker-ce_29_amd64.deb",), "29.1"),
+    ],
+)
+def test_a_target_without_docker_has_the_one_that_comes_along(packages: tuple[str, ...], server: str) -> None:
+    here = replace(samples.HOST, docker=Docker(client="29.1", server="29.1", compose="2.40", toolkit="1.17"))
+    bare = replace(samples.HOST, docker=Docker(failure="Docker is not installed"))
+    told = create._with_docker(bare, here, packages).docker
+    assert (told.server, told.toolkit) == (server, "")
+    own = replace(bare, docker=Docker(client="26.1", server="26.1", compose="2.26"))
+    assert create._with_docker(own, here, packages) == own
+
+
+@pytest.mark.parametrize("name", ["a driver.deb", "$(id).deb", "-x.deb", "driver.rpm", "missing.deb"])
+def test_a_package_that_the_script_could_not_name_is_refused(tmp_path: Path, name: str) -> None:
+    if name != "missing.deb":
+        (tmp_path / name).touch()
+    with pytest.raises(ArtifactError, match="package"):
+        bootstrap.given(tmp_path / name)
