@@ -79,6 +79,7 @@ def lines(found: "Status", width: int = 0) -> list[str]:
     said += ["", *_devices(found.devices)]
     if found.problem:
         said += ["", f"the gateway tells nothing: {found.problem}"]
+    said += ["", found.certificate] if found.certificate else []
     said += _edits(found)
     return said
 
@@ -142,6 +143,7 @@ def _data(found: "Status") -> dict[str, Any]:
         "devices": [{**asdict(one), "held": dict(one.held)} for one in found.devices],
         "edits": [asdict(one) for one in found.edits],
         "problem": found.problem,
+        "certificate": found.certificate,
     }
 
 
