@@ -7,7 +7,7 @@ from pathlib import Path
 
 from appliance import verify
 from appliance.acquire import images, store
-from appliance.apply import accounts, remove_everything
+from appliance.apply import accounts, remove_everything, rolling
 from appliance.domain.changes import Command, Record, ServiceState
 from appliance.errors import ApplianceError, ArtifactError, HostError
 from appliance.flows.site import Site, daemon, installed, require_rights, unknown_model
@@ -50,19 +50,32 @@ def commands(site: Site, verb: str, model: str) -> tuple[Command, ...]:
     return {"start": module.start, "stop": module.stop, "restart": module.restart}[verb](deployment, model)
 
 
-def control(site: Site, verb: str, model: str) -> Record:
-    """Start, stop or restart one model or, for "", everything."""
+def control(site: Site, verb: str, model: str, *, now: bool = False) -> Record:
+    """Start, stop or restart one model or, for "", everything; what stops ends its requests first, but for `now`.
+
+    Replicas of one model restart one after the other, so that another answers meanwhile.
+    """
     wanted = commands(site, verb, model)
     record = installed(site)
     require_rights(site, writing=False)
+    deployment, steward = record.deployment, verify.Steward(site.machine, site.progress)
+    names = tuple(one.name for one in deployment.started if model in ("", one.model)) if verb != "start" else ()
     with lock(Path(site.layout.state, "lock"), site.command):
         if verb != "stop":
             # Sockets' directories are gone after a reboot where /run is in memory.
-            accounts.directories(record.deployment)
-        for command in wanted:
-            done = site.machine.run(command)
-            if done.code not in command.ok_codes:
-                raise HostError(f"{verb} failed: {(done.stderr or done.stdout).strip()}", hint="llm-appliance logs")
+            accounts.directories(deployment)
+        if verb == "restart" and model and len(names) > 1 and not now:
+            rolling.roll(deployment, deployment, names, site.machine, steward, [])
+            return record
+        try:
+            if not now:
+                steward.drain(deployment, names)
+            for command in wanted:
+                done = site.machine.run(command)
+                if done.code not in command.ok_codes:
+                    raise HostError(f"{verb} failed: {(done.stderr or done.stdout).strip()}", hint="llm-appliance logs")
+        finally:
+            steward.release(deployment, names)
     return record
 
 

@@ -270,6 +270,34 @@ def test_a_model_with_one_replica_ends_its_answers_before_it_is_restarted(shared
     command(shared, "remove-model", "slow")
 
 
+def test_who_restarts_or_stops_a_model_cuts_off_nobody_but_with_now(shared: Server) -> None:
+    text = " ".join(str(number) for number in range(20))
+    command(shared, "add-model", "slow", "--engine", "dummy", "--set", f"text={text}", "--set", "token-delay=0.2")
+    body = {"model": "slow", "messages": [{"role": "user", "content": "?"}], "stream": True}
+    for words, whole in ((("restart", "slow"), True), (("restart", "slow", "--now"), False), (("stop", "slow"), True)):
+        stream = shared.popen("curl", "-sSN", f"{product.BASE}/v1/chat/completions", "-d", json.dumps(body))
+        stream.wait_for('"content":" 2"')
+        command(shared, *words)
+        assert stream.wait(timeout=60) == 0
+        assert stream.output.endswith("data: [DONE]\n\n") is whole, words
+        assert ('"error"' not in stream.output) is whole, "who is cut off is told"
+        if words[0] == "restart":
+            until("it is back", lambda: "1" in shared.sh(
+                f"curl -s {product.BASE}/v1/chat/completions -d '{json.dumps(body | {'max_tokens': 2})}'"
+            ).stdout)  # fmt: skip
+    command(shared, "remove-model", "slow")
+
+
+def test_replicas_restart_one_after_the_other_and_no_request_is_lost(shared: Server) -> None:
+    pids = "systemctl show -P MainPID llm-appliance-model@echo_{1,2}"
+    before = shared.sh(pids).stdout.split()
+    said = under_load(shared, lambda: command(shared, "restart", "echo"))
+    answered, lost = (int(number) for number in re.findall(r"(?:answered|lost) (\d+)", said))
+    assert lost == 0, said
+    assert answered > 10
+    assert not {*before} & {*shared.sh(pids).stdout.split()}
+
+
 def test_nobody_outside_can_drain_a_replica(shared: Server) -> None:
     path = f"{product.BASE}/gateway/drain?replica=smoke"
     assert shared.run("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-X", "POST", path).stdout == "404"
