@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import sys
 from pathlib import Path
@@ -176,7 +177,8 @@ def main() -> None:
                 "",
                 f"    python -m tests.bench.day_two {rounds}",
                 "",
-                f"On a booted server with two processors; medians of {rounds}, one after the other.",
+                f"On a booted server with {os.cpu_count()} processors; medians of {rounds}, one after the other. What else ran on the",
+                f"machine before that: a load of {os.getloadavg()[0]:.1f}.",
                 "",
                 f"## A look (aimed at: {AIM_STATUS} s)",
                 "",
