@@ -107,7 +107,7 @@ def _control(verb: str, model: str, here: "Site", *, now: bool = False, dry_run:
     from appliance.flows import operate
 
     if dry_run:
-        lines = [shlex.join(command.argv) for command in operate.commands(here, verb, model)]
+        lines = [shlex.join(command.argv) for command in operate.commands(here, verb, model, now=now)]
         return finish(Result(command=verb, data={"commands": lines}, text="\n".join(lines)), as_json=as_json)
     record = operate.control(here, verb, model, now=now)
     if verb != "stop" and not model:

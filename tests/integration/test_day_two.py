@@ -235,6 +235,13 @@ def test_who_restarts_or_stops_a_model_cuts_off_nobody_but_with_now(shared: Serv
 def test_replicas_restart_one_after_the_other_and_no_request_is_lost(shared: Server) -> None:
     pids = "systemctl show -P MainPID llm-appliance-model@echo_{1,2}"
     before = shared.sh(pids).stdout.split()
+    told = command(shared, "restart", "echo", "--dry-run").stdout
+    assert re.findall(r"(?:stop|start --no-block) llm-appliance-model@(\w+)", told) == [
+        "echo_1",
+        "echo_1",
+        "echo_2",
+        "echo_2",
+    ]
     lose_nothing(shared, "echo", lambda: command(shared, "restart", "echo"))
     assert not {*before} & {*shared.sh(pids).stdout.split()}
 
