@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from appliance.cli.site import DryRun, Json, Prefix, finish, known_models, refuse_json_follow, site
-from appliance.cli.status import show
+from appliance.cli.looks import show
+from appliance.cli.options import DryRun, Json, Prefix
+from appliance.cli.site import finish, known_models, refuse_json_follow, site
 from appliance.errors import UsageError
 from appliance.report import Result
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from appliance.cli.doctor import Ignore
+from appliance.cli.options import DryRun, Json, Offline, Prefix
 from appliance.cli.plans import preview, report
-from appliance.cli.site import DryRun, Json, Offline, Prefix, finish, known_models, site
+from appliance.cli.site import finish, known_models, site
 from appliance.errors import UsageError
 from appliance.report import Result, duration_text
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from appliance.cli.status import duration, lines
+from appliance.cli.looks import duration, lines
 from appliance.domain.status import DeviceStatus, HandEdit, ServiceStatus, Status
 
 GATEWAY = ServiceStatus(
