@@ -184,7 +184,7 @@ def main() -> None:
                 "",
                 *looks(server, rounds),
                 "",
-                f"## A replica that is killed, with eight clients who ask without a pause (aimed at: {AIM_ANSWER:g} s, none failed)",
+                f"## A replica that is killed, with eight clients and `retry: before_first_byte` (aimed at: {AIM_ANSWER:g} s, none failed)",
                 "",
                 *kills(server, rounds),
                 "",
