@@ -130,7 +130,7 @@ def is_signed_by(certificate: bytes, authority_certificate: bytes, source: str) 
 
 
 def check_pair(pair: Pair, source: str, now: int) -> None:
-    """Raise SpecError when a key is not the certificate's, or the certificate is not valid any more."""
+    """Raise SpecError when a key is not the certificate's, or the certificate is not valid now."""
     found = _first(pair.certificate, source)
     try:
         key = serialization.load_pem_private_key(pair.key, password=None)
@@ -142,6 +142,11 @@ def check_pair(pair: Pair, source: str, now: int) -> None:
         raise SpecError(f"{source}: certificate and key do not belong together")
     if found.not_valid_after_utc.timestamp() <= now:
         raise SpecError(f"{source}: not valid since {found.not_valid_after_utc:%Y-%m-%d}", hint="renew it first")
+    if found.not_valid_before_utc.timestamp() > now:
+        raise SpecError(
+            f"{source}: not valid before {found.not_valid_before_utc:%Y-%m-%d}",
+            hint="look at this machine's clock, or wait for that day",
+        )
 
 
 def _begun(

@@ -4,12 +4,14 @@ import json
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from types import UnionType
-from typing import Any, Final, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Final, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
 
 from appliance.errors import SpecError
+
+if TYPE_CHECKING:  # a look at what we wrote ourselves takes half as long without it
+    from pydantic import TypeAdapter
 
 T = TypeVar("T")
 _PLAIN: Final = (str, int, float, bool)
@@ -38,11 +40,13 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_adapters: dict[Any, TypeAdapter[Any]] = {}
+_adapters: dict[Any, "TypeAdapter[Any]"] = {}
 
 
-def _adapter(kind: Any) -> TypeAdapter[Any]:
+def _adapter(kind: Any) -> "TypeAdapter[Any]":
     """Return the reader of a type; making one takes longer than using it."""
+    from pydantic import TypeAdapter
+
     if kind not in _adapters:
         _adapters[kind] = TypeAdapter(kind)
     return _adapters[kind]
@@ -84,6 +88,8 @@ def from_data(kind: type[T], data: Any, *, source: str) -> T:
 
 def load_json(kind: type[T], text: str | bytes, *, source: str, limit: int = MAX_BYTES) -> T:
     """Read `text` as `kind`: unknown keys and wrong types refused. Raises SpecError with the path in it."""
+    from pydantic import ValidationError
+
     if len(text) > limit:
         raise SpecError(f"{source}: {len(text)} bytes; at most {limit} are read")
     try:

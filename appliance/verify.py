@@ -112,13 +112,15 @@ class Steward:
     def drain(self, deployment: Deployment, names: tuple[str, ...]) -> None:
         """Keep new requests from these replicas, and wait until they have none any more, DRAIN seconds at most."""
         told = [name for name in names if self._tell(deployment, name)]
-        until, idle = time.monotonic() + DRAIN, 0
+        until, idle, waited = time.monotonic() + DRAIN, 0, False
         # Twice, for a request may be on its way from one phase of the gateway to the next.
         while told and idle < 2:
             time.sleep(PAUSE)
             seen = _replicas(deployment)
             busy = [name for name in told if seen.get(name, {}).get("in_flight")]
-            idle = 0 if busy else idle + 1
+            if busy and not waited:
+                self._progress.step("drain", f"{', '.join(busy)}: requests in progress may end, for {DRAIN} s at most")
+            waited, idle = waited or bool(busy), 0 if busy else idle + 1
             if busy and time.monotonic() > until:
                 self._progress.note(f"{', '.join(busy)}: still answering after {DRAIN} s, and stopped all the same")
                 return

@@ -190,7 +190,6 @@ install_appliance() {
     rm -rf "$home/.venv.old"
     [ ! -d "$home/venv" ] || mv "$home/venv" "$home/.venv.old"
     mv "$home/.venv.new" "$home/venv"
-    rm -rf "$home/.venv.old"
     if [ -n "$packaged" ]; then
         hand_over
     else
@@ -203,6 +202,29 @@ install_appliance() {
 hand_over() {
     case $(readlink "$bin/llm-appliance" 2>/dev/null) in "$home"/venv/*) rm -f "$bin/llm-appliance" ;; esac
     rm -f "$home/packages"
+}
+
+# The new program brings itself into force; when it cannot, the one before takes its place again, as what it had made did.
+try_new() {
+    "$home/venv/bin/llm-appliance" "$@" 9>&- &
+    child=$! code=0
+    trap 'kill -TERM "$child" 2>/dev/null || :' HUP INT TERM
+    wait "$child" || code=$?
+    while kill -0 "$child" 2>/dev/null; do # a signal ends the waiting, and not yet the program
+        code=0
+        wait "$child" || code=$?
+    done
+    trap - HUP INT TERM
+    case $code in
+        0 | 130) ;; # interrupted, the same command goes on
+        *) if "$home/.venv.old/bin/python" -m appliance generations list --prefix "$prefix" >/dev/null 2>&1; then
+            mv "$home/venv" "$home/.venv.new"
+            mv "$home/.venv.old" "$home/venv"
+            say "llm-appliance: the program before is back"
+        fi ;;
+    esac
+    rm -rf "$home/.venv.old" "$home/.venv.new"
+    exit "$code"
 }
 
 # Two that replace each other's program would leave neither whole.
@@ -272,7 +294,7 @@ main() {
     install_appliance
     rm -rf "$work"
     trap - EXIT HUP INT TERM
-    [ -z "$only" ] || exit 0
+    [ -z "$only" ] || { rm -rf "$home/.venv.old"; exit 0; }
     if [ -n "$bundle" ]; then
         set -- bundle install "$bundle" "$@"
         say "llm-appliance bundle install"
@@ -280,6 +302,7 @@ main() {
         set -- install "$@"
         say "llm-appliance install"
     fi
+    [ ! -d "$home/.venv.old" ] || try_new "$@"
     exec "$home/venv/bin/llm-appliance" "$@" 9>&-
 }
 

@@ -8,7 +8,7 @@ usage() {
 Usage: release.sh [--out DIR] [--python PROGRAM] WHAT ...
 
   deb       llm-appliance_VERSION_ARCH.deb, with all that the program needs but Python in it
-  archive   llm-appliance-VERSION.tar.gz: unpack it, run installers/install.sh in it
+  archive   llm-appliance-VERSION.tar.gz, its digest beside it: unpack it, run installers/install.sh in it
   offline   the same with wheels for this Python and this kind of machine, so that no Python index is reached
 
   --out DIR         where they go; left out, this directory
@@ -59,6 +59,7 @@ make_archive() { # NAME [wheels]
     tar -C "$work" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --mode=u+rwX,go=rX \
         --format=gnu -cf "$work/$1.tar" "$1"
     gzip -9n "$work/$1.tar"
+    (cd "$work" && sha256sum "$1.tar.gz") >"$out/$1.tar.gz.sha256"
     deliver "$work/$1.tar.gz"
 }
 

@@ -74,8 +74,8 @@ def stop(before: Deployment, names: tuple[str, ...], module: Runtime, machine: M
     """Let services end their requests, then stop them."""
     if not names:
         return
-    steward.drain(before, names)
     try:
+        steward.drain(before, names)
         for command in module.retire(before, names):
             machine.run(command)
     finally:

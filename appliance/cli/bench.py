@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from appliance.cli.site import Json, Prefix, finish, known_models, site
+from appliance.cli.options import Json, Prefix
+from appliance.cli.site import finish, known_models, site
 from appliance.errors import ExitCode, UsageError
 from appliance.report import Result
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from appliance.cli.doctor import Ignore
+from appliance.cli.options import Catalog, DryRun, Json, Offline, OtherHost, Prefix
 from appliance.cli.plans import Certificate, CertificateKey, Insecure, Listen, Runtime, preview, report, settings
-from appliance.cli.site import Catalog, DryRun, Json, Offline, OtherHost, Prefix, finish, site
+from appliance.cli.site import finish, site
 from appliance.errors import UsageError
 from appliance.report import Result, amount_text
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from appliance.cli import catalogs, library, providers
-from appliance.cli.site import Catalog, Json, OtherHost, Prefix, finish, layout, site
+from appliance.cli.options import Catalog, Json, OtherHost, Prefix
+from appliance.cli.site import finish, layout, site
 from appliance.errors import SpecError
 from appliance.report import Result
 

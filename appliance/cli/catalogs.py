@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from appliance.cli.site import Catalog, DryRun, Json, Offline, Prefix, finish, site
+from appliance.cli.options import Catalog, DryRun, Json, Offline, Prefix
+from appliance.cli.site import finish, site
 from appliance.errors import HostError, UsageError
 from appliance.report import Result
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from appliance.cli.site import Json, Prefix, finish, known_models, let_go, say, site
+from appliance.cli.options import Json, Prefix
+from appliance.cli.site import finish, known_models, let_go, say, site
 from appliance.errors import ApplianceError, InterruptedRunError, UsageError
 from appliance.report import Result
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from appliance.cli.site import Json, Prefix, finish, site
+from appliance.cli.options import Json, Prefix
+from appliance.cli.site import finish, site
 from appliance.errors import ExitCode
 from appliance.report import Result
 

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
+from appliance.cli.options import DryRun, Json, Prefix
 from appliance.cli.plans import preview, report
-from appliance.cli.site import DryRun, Json, Prefix, finish, site
+from appliance.cli.site import finish, site
 from appliance.report import Result
 
 Number = Annotated[

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from appliance.cli.site import Catalog, Json, OtherHost, Prefix, finish, layout
+from appliance.cli.options import Catalog, Json, OtherHost, Prefix
+from appliance.cli.site import finish, layout
 from appliance.errors import HostError, SpecError
 from appliance.report import Result
 

@@ -6,20 +6,9 @@ import typer
 
 from appliance.cli import tuning
 from appliance.cli.doctor import Ignore
+from appliance.cli.options import Catalog, DryRun, Json, Offline, OtherHost, Prefix, Replan
 from appliance.cli.plans import preview, report
-from appliance.cli.site import (
-    Catalog,
-    DryRun,
-    Json,
-    Offline,
-    OtherHost,
-    Prefix,
-    Replan,
-    finish,
-    known_models,
-    layout,
-    site,
-)
+from appliance.cli.site import finish, known_models, layout, site
 from appliance.errors import UsageError
 from appliance.report import Result
 

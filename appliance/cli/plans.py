@@ -6,20 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from appliance.cli.doctor import Ignore
-from appliance.cli.site import (
-    Catalog,
-    DryRun,
-    ExitCode,
-    Json,
-    Offline,
-    OtherHost,
-    Prefix,
-    Replan,
-    finish,
-    remove_program,
-    site,
-)
-from appliance.errors import UsageError
+from appliance.cli.options import Catalog, DryRun, Json, Offline, OtherHost, Prefix, Replan
+from appliance.cli.site import finish, remove_program, site
+from appliance.errors import ExitCode, UsageError
 from appliance.report import Result, amount_text
 
 if TYPE_CHECKING:

@@ -1,6 +1,7 @@
 """catalog providers: who serves models that can be added here."""
 
-from appliance.cli.site import Json, finish
+from appliance.cli.options import Json
+from appliance.cli.site import finish
 from appliance.report import Result
 
 HEADINGS = ("provider", "also", "address", "key in", "who")

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from appliance.cli.site import DryRun, Json, Prefix, finish, known_models, refuse_json_follow, site
-from appliance.cli.status import show
+from appliance.cli.looks import show
+from appliance.cli.options import DryRun, Json, Prefix
+from appliance.cli.site import finish, known_models, refuse_json_follow, site
 from appliance.errors import UsageError
 from appliance.report import Result
 
@@ -24,6 +25,7 @@ Model = Annotated[
         metavar="[MODEL]", help="One model; everything when left out.", show_default=False, autocompletion=known_models
     ),
 ]
+Now = Annotated[bool, typer.Option("--now", help="Cut off requests in progress; else they have two minutes to end.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -39,14 +41,18 @@ def start(model: Model = "", dry_run: DryRun = False, prefix: Prefix = "", as_js
     return _control("start", model, site(prefix, as_json=as_json), dry_run=dry_run, as_json=as_json)
 
 
-def stop(model: Model = "", dry_run: DryRun = False, prefix: Prefix = "", as_json: Json = False) -> int:
-    """Stop one model or everything."""
-    return _control("stop", model, site(prefix, as_json=as_json), dry_run=dry_run, as_json=as_json)
+def stop(
+    model: Model = "", now: Now = False, dry_run: DryRun = False, prefix: Prefix = "", as_json: Json = False
+) -> int:
+    """Stop one model or everything, once its requests have ended."""
+    return _control("stop", model, site(prefix, as_json=as_json), now=now, dry_run=dry_run, as_json=as_json)
 
 
-def restart(model: Model = "", dry_run: DryRun = False, prefix: Prefix = "", as_json: Json = False) -> int:
-    """Restart one model or everything, and wait until it is healthy."""
-    return _control("restart", model, site(prefix, as_json=as_json), dry_run=dry_run, as_json=as_json)
+def restart(
+    model: Model = "", now: Now = False, dry_run: DryRun = False, prefix: Prefix = "", as_json: Json = False
+) -> int:
+    """Restart one model or everything once its requests have ended, replica by replica; wait until it is healthy."""
+    return _control("restart", model, site(prefix, as_json=as_json), now=now, dry_run=dry_run, as_json=as_json)
 
 
 def logs(
@@ -97,14 +103,14 @@ def moment(text: str) -> int:
         raise UsageError(f"--since {text!r} is no time", hint="for example 10m, 2h, 3d, 2026-11-28 17:00") from None
 
 
-def _control(verb: str, model: str, here: "Site", *, dry_run: bool, as_json: bool) -> int:
+def _control(verb: str, model: str, here: "Site", *, now: bool = False, dry_run: bool, as_json: bool) -> int:
     from appliance import verify
     from appliance.flows import operate
 
     if dry_run:
-        lines = [shlex.join(command.argv) for command in operate.commands(here, verb, model)]
+        lines = [shlex.join(command.argv) for command in operate.commands(here, verb, model, now=now)]
         return finish(Result(command=verb, data={"commands": lines}, text="\n".join(lines)), as_json=as_json)
-    record = operate.control(here, verb, model)
+    record = operate.control(here, verb, model, now=now)
     if verb != "stop" and not model:
         verify.wait(record.deployment, here.machine)
     return show(here, verb, record, as_json=as_json)

@@ -1,4 +1,4 @@
-"""What every command shares: its options, where it works, and how a Result is printed."""
+"""What every command shares: where it works, and how a Result is printed."""
 
 import glob
 import os
@@ -8,11 +8,9 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from appliance.errors import ExitCode, HostError, UsageError
+from appliance.errors import HostError, UsageError
 from appliance.report import Result
 
 if TYPE_CHECKING:
@@ -21,22 +19,6 @@ if TYPE_CHECKING:
 
 MARKER = "llm-appliance-prefix"
 """File in the environment's directory that names the prefix it was installed under."""
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")]
-Prefix = Annotated[
-    str, typer.Option("--prefix", metavar="DIR", help="Everything below this directory; / is the whole system.")
-]
-Catalog = Annotated[
-    str | None, typer.Option("--catalog", metavar="FILE", help="Another catalog than the one that holds here.")
-]
-Replan = Annotated[
-    bool, typer.Option("--replan", help="Plan anew what runs already, too: it may be restarted with more or less.")
-]
-OtherHost = Annotated[
-    str, typer.Option("--host", metavar="FILE", help="Plan for another machine: the file is its `detect --json`.")
-]
-Offline = Annotated[bool, typer.Option("--offline", help="Reach no network; use what is here.")]
 
 
 def layout(prefix: str) -> "Layout":
@@ -147,6 +129,3 @@ def _own_prefix() -> str:
         return "/"
     except OSError as error:
         raise HostError(f"{marker}: {error.strerror}") from error
-
-
-__all__ = ["DryRun", "ExitCode", "Json", "Offline", "Prefix", "finish", "layout", "say", "site"]

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from appliance.cli.site import Json, Prefix, finish, known_models, site
-from appliance.cli.status import duration, repeated
+from appliance.cli.looks import duration, repeated
+from appliance.cli.options import Json, Prefix
+from appliance.cli.site import finish, known_models, site
 from appliance.report import Result
 
 if TYPE_CHECKING:

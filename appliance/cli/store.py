@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from appliance.cli.site import DryRun, Json, Offline, Prefix, finish, site
+from appliance.cli.options import DryRun, Json, Offline, Prefix
+from appliance.cli.site import finish, site
 from appliance.report import Result, amount_text
 
 if TYPE_CHECKING:

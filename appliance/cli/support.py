@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from appliance.cli.site import Json, Prefix, finish, site
+from appliance.cli.options import Json, Prefix
+from appliance.cli.site import finish, site
 from appliance.report import Result, amount_text
 
 

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from appliance.cli.site import Json, Prefix, finish, site
+from appliance.cli.options import Json, Prefix
+from appliance.cli.site import finish, site
 from appliance.report import Result
 
 if TYPE_CHECKING:

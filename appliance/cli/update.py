@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from appliance.cli.doctor import Ignore
+from appliance.cli.options import DryRun, Json, Prefix
 from appliance.cli.plans import preview, report
-from appliance.cli.site import DryRun, Json, Prefix, finish, known_models, site
+from appliance.cli.site import finish, known_models, site
 from appliance.errors import UsageError
 from appliance.report import Result, amount_text
 

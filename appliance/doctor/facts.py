@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from appliance.doctor.access import Account, Step, Trail
+from appliance.doctor.validity import Validity
 from appliance.domain.changes import Record, ServiceState
 from appliance.domain.deployment import Layout, Release
 from appliance.domain.host import Host
@@ -143,8 +144,8 @@ class Facts:
     """Seconds since the epoch."""
     newest: float = 0
     """When the newest of the files that we know was written."""
-    certificate_ends: int | None = None
-    """When the gateway's certificate does, in seconds since the epoch; None = it has none, or it cannot be read."""
+    certificate: Validity | None = None
+    """The gateway's; None = it has none, or it cannot be read."""
     certificate_own: bool = False
     """The appliance's own authority signed it."""
     port_taken: bool = False

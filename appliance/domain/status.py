@@ -82,3 +82,5 @@ class Status:
     edits: tuple[HandEdit, ...] = ()
     problem: str = ""
     """Why the gateway tells nothing, "" = it does."""
+    certificate: str = ""
+    """What is wrong with the gateway's, or soon will be, and what to type; "" = nothing."""

@@ -4,10 +4,11 @@ import time
 from typing import TYPE_CHECKING
 
 from appliance import codec
+from appliance.doctor.validity import Validity, day, validity
 from appliance.domain.changes import Command, File
 from appliance.domain.deployment import Layout
 from appliance.domain.spec import ApplianceSpec, Tls
-from appliance.errors import HostError
+from appliance.errors import HostError, SpecError
 from appliance.flows.site import Site
 
 if TYPE_CHECKING:  # what reads certificates takes its time to be imported, and most runs need none of it
@@ -34,6 +35,24 @@ def is_own(site: Site, tls: Tls) -> bool:
     from appliance import certificates
 
     return certificates.is_signed_by(content, ours, tls.certificate)
+
+
+def validity_of(site: Site, tls: Tls) -> Validity | None:
+    """Return when a certificate is valid; None where there is none, or we may not read it."""
+    content = site.machine.read(tls.certificate, codec.MAX_BYTES) if tls.certificate else None
+    return validity(content) if content else None
+
+
+def require_valid(site: Site, tls: Tls) -> None:
+    """Raise SpecError when no client would accept a certificate today."""
+    found, now = validity_of(site, tls), time.time()
+    if found and found.ends <= now:
+        raise SpecError(f"{tls.certificate}: not valid since {day(found.ends)}", hint="renew it first")
+    if found and found.begins > now:
+        raise SpecError(
+            f"{tls.certificate}: not valid before {day(found.begins)}, and today is {day(int(now))}",
+            hint="look at this machine's clock, or wait for that day",
+        )
 
 
 def ensure(site: Site, spec: ApplianceSpec, names: tuple[str, ...] = ()) -> None:

@@ -103,7 +103,7 @@ def planned(site: Site, edit: Edit, terms: Terms = Terms(), host: Host | None = 
     spec = specfile.check(_with_way_out(edit(there), there))
     if not host:
         specfile.check_guarded(spec, keys=guards(site))
-        _require_files(spec, site)
+        _require_files(spec, site, record)
     hubs = access(site, spec, offline=terms.offline)
     carried = terms.bundle.models if terms.bundle else ()
     known = (*(record.deployment.models if record else ()), *carried)
@@ -144,11 +144,18 @@ def guards(site: Site) -> int:
     return len(keyring.load(content, path))
 
 
-def _require_files(spec: ApplianceSpec, site: Site) -> None:
-    """Raise HostError when a certificate is not there, and not one that we make ourselves."""
-    for path in () if spec.tls == certificate.kept(site.layout) else (spec.tls.certificate, spec.tls.key):
+def _require_files(spec: ApplianceSpec, site: Site, record: Record | None) -> None:
+    """Raise HostError when a certificate is not there, SpecError when a new one is not valid.
+
+    One that we make ourselves may be missing; and whatever else is to change, one that ended in force is only told of.
+    """
+    if spec.tls == certificate.kept(site.layout):
+        return
+    for path in (spec.tls.certificate, spec.tls.key):
         if path and not Path(path).is_file():
             raise HostError(f"tls: {path} is not there", hint="--tls-certificate FILE --tls-key FILE")
+    if record is None or spec.tls != record.deployment.spec.tls:
+        certificate.require_valid(site, spec.tls)
 
 
 def _with_way_out(spec: ApplianceSpec, before: ApplianceSpec) -> ApplianceSpec:

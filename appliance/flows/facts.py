@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from appliance import __file__ as package
-from appliance import codec, verify
+from appliance import verify
 from appliance.acquire import store
 from appliance.catalog import catalog, load
 from appliance.detect import ports
@@ -79,7 +79,7 @@ def gather(site: Site, host: Host, spec: ApplianceSpec | None = None) -> Facts:
         virtual=b" hypervisor" in (machine.read("/proc/cpuinfo", 1 << 14) or b""),
         now=time.time(),
         newest=_newest(layout.state),
-        certificate_ends=_certificate_ends(site, wanted),
+        certificate=certificate.validity_of(site, wanted.tls),
         certificate_own=certificate.is_own(site, wanted.tls),
         port_taken=taken,
         port_holder=ports.holder(machine, wanted.port) if taken else "",
@@ -224,18 +224,6 @@ def _no_cgroups(machine: Machine) -> bool:
         return False
     section = document.get("nvidia-container-cli")
     return isinstance(section, dict) and section.get("no-cgroups") is True
-
-
-def _certificate_ends(site: Site, spec: ApplianceSpec) -> int | None:
-    path = spec.tls.certificate
-    content = site.machine.read(path, codec.MAX_BYTES) if path else None
-    if not content:
-        return None
-    from appliance import certificates  # what reads them takes its time to be imported
-
-    with suppress(SpecError):
-        return certificates.about(content, path).ends
-    return None
 
 
 def _newest(state: str) -> float:

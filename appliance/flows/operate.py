@@ -7,8 +7,9 @@ from pathlib import Path
 
 from appliance import verify
 from appliance.acquire import images, store
-from appliance.apply import accounts, remove_everything
+from appliance.apply import accounts, remove_everything, rolling
 from appliance.domain.changes import Command, Record, ServiceState
+from appliance.domain.deployment import Deployment
 from appliance.errors import ApplianceError, ArtifactError, HostError
 from appliance.flows.site import Site, daemon, installed, require_rights, unknown_model
 from appliance.runtimes import runtime
@@ -40,30 +41,53 @@ def require_intact(site: Site, record: Record) -> int:
     return sum(item.weights.size for item in models)
 
 
-def commands(site: Site, verb: str, model: str) -> tuple[Command, ...]:
+def commands(site: Site, verb: str, model: str, *, now: bool = False) -> tuple[Command, ...]:
     """Return what starts, stops or restarts one model or, for "", everything. Raises SpecError on an unknown one."""
     deployment = installed(site).deployment
     names = tuple(item.name for item in deployment.models)
     if model and model not in names:
         raise unknown_model(model, names)
     module = runtime(deployment.runtime)
+    if turns := () if now else _turns(deployment, verb, model):
+        return tuple(
+            one for name in turns for one in (*module.retire(deployment, (name,)), *module.begin(deployment, name))
+        )
     return {"start": module.start, "stop": module.stop, "restart": module.restart}[verb](deployment, model)
 
 
-def control(site: Site, verb: str, model: str) -> Record:
-    """Start, stop or restart one model or, for "", everything."""
-    wanted = commands(site, verb, model)
+def control(site: Site, verb: str, model: str, *, now: bool = False) -> Record:
+    """Start, stop or restart one model or, for "", everything; what stops ends its requests first, but for `now`.
+
+    Replicas of one model restart one after the other, so that another answers meanwhile.
+    """
+    wanted = commands(site, verb, model, now=now)
     record = installed(site)
     require_rights(site, writing=False)
+    deployment, steward = record.deployment, verify.Steward(site.machine, site.progress)
+    names = tuple(one.name for one in deployment.started if model in ("", one.model)) if verb != "start" else ()
     with lock(Path(site.layout.state, "lock"), site.command):
         if verb != "stop":
             # Sockets' directories are gone after a reboot where /run is in memory.
-            accounts.directories(record.deployment)
-        for command in wanted:
-            done = site.machine.run(command)
-            if done.code not in command.ok_codes:
-                raise HostError(f"{verb} failed: {(done.stderr or done.stdout).strip()}", hint="llm-appliance logs")
+            accounts.directories(deployment)
+        if turns := () if now else _turns(deployment, verb, model):
+            rolling.roll(deployment, deployment, turns, site.machine, steward, [])
+            return record
+        try:
+            if not now:
+                steward.drain(deployment, names)
+            for command in wanted:
+                done = site.machine.run(command)
+                if done.code not in command.ok_codes:
+                    raise HostError(f"{verb} failed: {(done.stderr or done.stdout).strip()}", hint="llm-appliance logs")
+        finally:
+            steward.release(deployment, names)
     return record
+
+
+def _turns(deployment: Deployment, verb: str, model: str) -> tuple[str, ...]:
+    """Return the replicas that restart one after the other; () where there is one, or no model is named."""
+    replicas = tuple(one.name for one in deployment.started if one.model == model)
+    return replicas if verb == "restart" and len(replicas) > 1 else ()
 
 
 def log_command(site: Site, name: str, *, follow: bool, lines: int, since: int = 0) -> Command:

@@ -11,10 +11,13 @@ from appliance.catalog import symptoms
 from appliance.detect import linux
 from appliance.detect.gpu import vendors
 from appliance.detect.together import Question
+from appliance.doctor.validity import trouble
 from appliance.domain.changes import Record, ServiceState
 from appliance.domain.deployment import Deployment, Service
 from appliance.domain.host import Gpu
+from appliance.domain.spec import Tls
 from appliance.domain.status import DeviceStatus, ServiceStatus, Status
+from appliance.flows import certificate
 from appliance.flows.site import Site
 from appliance.runtimes import GATEWAY, runtime
 from appliance.system import processes
@@ -61,12 +64,22 @@ def look(site: Site, record: Record) -> Status:
         devices=(_ram(deployment, held, machine), *(_device(gpu, deployment, held) for gpu in gpus)),
         edits=edits(record, site.generations, machine),
         problem=problem,
+        certificate=_certificate(site, deployment.spec.tls),
     )  # fmt: skip
 
 
 def bad(status: Status) -> bool:
     """Something that should run does not."""
     return any(one.state in {"failed", "stopped"} for one in status.services)
+
+
+def _certificate(site: Site, tls: Tls) -> str:
+    """Return what is wrong with the gateway's certificate, or soon will be, and what to type."""
+    found = trouble(certificate.validity_of(site, tls), time.time())
+    if not found:
+        return ""
+    mend = "renew" if certificate.is_own(site, tls) else "use CERTIFICATE KEY"
+    return f"{found[1]}: llm-appliance tls {mend}"
 
 
 def _seen(counters: Any) -> dict[str, str]:

@@ -24,7 +24,8 @@ from tests.integration.product import build_cache
 
 PORT = 18431
 PEER = "ramalama"
-BINARIES = Path(sys.executable).parent
+PROGRAM = (sys.executable, "-m", "appliance")
+"""Ours, from this checkout."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def appliance(prefix: Path) -> None:
     """Install the appliance under `prefix`, with the engine that the tests have built if there is one."""
     if build_cache().is_dir():
         shutil.copytree(build_cache(), prefix / "cache")
-    command = (str(BINARIES / "llm-appliance"), "install", "--prefix", str(prefix), "--listen", f"127.0.0.1:{PORT}")
+    command = (*PROGRAM, "install", "--prefix", str(prefix), "--listen", f"127.0.0.1:{PORT}")
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=3000)
 
 
@@ -123,9 +124,8 @@ def until_first_token(argv: Sequence[str], asked: Callable[[], bool]) -> tuple[f
 
 def add_model(prefix: Path, rounds: int) -> None:
     """Time `add-model` to the first token through the gateway, and the same engine started by hand."""
-    program = str(BINARIES / "llm-appliance")
     plan = subprocess.run(
-        (program, "plan", "--json", "--prefix", str(prefix)), check=False, capture_output=True, timeout=60
+        (*PROGRAM, "plan", "--json", "--prefix", str(prefix)), check=False, capture_output=True, timeout=60
     )
     service = json.loads(plan.stdout)["data"]["deployment"]["services"][0]
     setting = service["setting"]
@@ -145,13 +145,13 @@ def add_model(prefix: Path, rounds: int) -> None:
         process.wait()
         alone.append(seconds)
         name = f"second-{number}"
-        command = (program, "add-model", name, "builtin:smoke", "--prefix", str(prefix))
+        command = (*PROGRAM, "add-model", name, "builtin:smoke", "--prefix", str(prefix))
         gateway = lambda: http.client.HTTPConnection("127.0.0.1", PORT, timeout=30)  # noqa: E731
         path = f"/{name}/v1/chat/completions"
         seconds, process = until_first_token(command, lambda path=path, name=name: first_token(gateway, path, name))  # type: ignore[misc]
         process.wait(timeout=60)
         ours.append(seconds)
-        run((program, "remove-model", name, "--prefix", str(prefix)))
+        run((*PROGRAM, "remove-model", name, "--prefix", str(prefix)))
     with_us, without = statistics.median(ours[1:]), statistics.median(alone[1:])
     print(f"\n{'start to first token':24} {'seconds':>9} {'min':>6} {'max':>6}")
     for label, values in (("engine alone", alone[1:]), ("add-model", ours[1:])):
@@ -163,7 +163,7 @@ def many_models(prefix: Path) -> None:
     """Serve twenty models: the built-in one and dummies."""
     for number in range(19):
         (prefix / "etc/models.d" / f"dummy-{number}.yaml").write_text("source: none\nengine: dummy\n")
-    command = (str(BINARIES / "llm-appliance"), "install", "--prefix", str(prefix))
+    command = (*PROGRAM, "install", "--prefix", str(prefix))
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=600)
 
 
@@ -174,8 +174,10 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     with tempfile.TemporaryDirectory() as directory:
         prefix = Path(directory, "p")
+        # Compiled once, as where it is installed, and not into the checkout.
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        os.environ["PYTHONPYCACHEPREFIX"] = str(Path(directory, "compiled"))
         ramalama = peer(Path(directory, "peer"))
-        program = str(BINARIES / "llm-appliance")
         appliance(prefix)
         here = ("--prefix", str(prefix))
         try:
@@ -183,11 +185,11 @@ def main() -> None:
                 {
                     f"{PEER} version": (ramalama, "version"),
                     f"{PEER} --help": (ramalama, "--help"),
-                    "--version": (program, "--version"),
-                    "--help": (program, "--help"),
-                    "status": (program, "status", *here),
-                    "plan": (program, "plan", *here),
-                    "install, nothing to do": (program, "install", *here),
+                    "--version": (*PROGRAM, "--version"),
+                    "--help": (*PROGRAM, "--help"),
+                    "status": (*PROGRAM, "status", *here),
+                    "plan": (*PROGRAM, "plan", *here),
+                    "install, nothing to do": (*PROGRAM, "install", *here),
                 },
                 rounds,
             )
@@ -195,10 +197,10 @@ def main() -> None:
             add_model(prefix, min(rounds, 5))
             many_models(prefix)
             print()
-            table(turns({"--version": (program, "--version"), "status, 20 models": (program, "status", *here)}, rounds),
+            table(turns({"--version": (*PROGRAM, "--version"), "status, 20 models": (*PROGRAM, "status", *here)}, rounds),
                   "--version")  # fmt: skip
         finally:
-            subprocess.run((program, "uninstall", "--purge-models", "--yes", *here), check=False, capture_output=True)
+            subprocess.run((*PROGRAM, "uninstall", "--purge-models", "--yes", *here), check=False, capture_output=True)
 
 
 if __name__ == "__main__":

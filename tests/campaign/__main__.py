@@ -1,13 +1,15 @@
-"""Runs the campaign and prints its table: `python -m tests.campaign [F24 B57 …]`; with no words everything.
+"""Runs the campaign and prints its table: `python -m tests.campaign [--resume] [F24 B57 …]`; with no words everything.
 
 The rows are kept in RESULTS.md, where those of other entries stay as they were. What is not run, for a part of the
-machine is missing, says so.
+machine is missing, says so; with LLM_APPLIANCE_SLOW=1 that is least. A run that was cut off writes no row, and goes on
+with `--resume`: what passed in it is not run again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
 import re
 import sys
 from collections.abc import Mapping
@@ -16,9 +18,11 @@ from dataclasses import dataclass, field
 import pytest
 
 from tests.campaign.entries import HERE, Entry, belongs, entries
-from tests.campaign.losses import counted
+from tests.campaign.losses import LINE, counted
 
 RESULTS = HERE / "RESULTS.md"
+JOURNAL = HERE / "unfinished.jsonl"
+"""What each test of a run came to, while it goes on."""
 HEAD = """# What happened: the campaign's last run
 
 `python -m tests.campaign` made this: each fault and each bad input that we know of is provoked by the tests that
@@ -37,6 +41,20 @@ class Collected:
     """Node id -> passed, failed or skipped."""
     outputs: dict[str, str] = field(default_factory=dict)
 
+    def take_up(self) -> None:
+        """Remember what passed in the run that was cut off."""
+        for line in JOURNAL.read_text().splitlines() if JOURNAL.exists() else ():
+            with contextlib.suppress(ValueError):  # the last line may be half a one
+                node, result, output = json.loads(line)
+                if result == "passed":
+                    self.outcomes[node], self.outputs[node] = result, output
+
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        """Leave out what is known already."""
+        known = [item for item in items if item.nodeid in self.outcomes]
+        config.hook.pytest_deselected(items=known)
+        items[:] = [item for item in items if item not in known]
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note the worst of setup, call and teardown."""
         known = self.outcomes.get(report.nodeid, "passed")
@@ -44,6 +62,9 @@ class Collected:
             self.outcomes[report.nodeid] = report.outcome
         self.outputs[report.nodeid] = self.outputs.get(report.nodeid, "") + report.capstdout
         if report.when == "teardown":
+            counts = "".join(f"{found[0]}\n" for found in LINE.finditer(self.outputs[report.nodeid]))
+            with JOURNAL.open("a") as file:
+                file.write(json.dumps((report.nodeid, self.outcomes[report.nodeid], counts)) + "\n")
             print(f"{self.outcomes[report.nodeid]:8} {report.nodeid}", file=sys.__stderr__, flush=True)
 
 
@@ -97,22 +118,32 @@ def earlier() -> dict[str, str]:
 
 def main(words: list[str]) -> int:
     """Run what is chosen; return 1 when something is not as it must be."""
+    resumed = "--resume" in words
+    words = [word for word in words if word != "--resume"]
     known = {entry.number: entry for entry in entries()}
     if unknown := [word for word in words if word not in known]:
         print(f"no entry is called {', '.join(unknown)}; there are {', '.join(known)}", file=sys.stderr)
         return 2
     chosen = tuple(known[word] for word in words) if words else tuple(known.values())
     collected = Collected()
+    if resumed:
+        collected.take_up()
+    else:
+        JOURNAL.unlink(missing_ok=True)
     tests = sorted({test for entry in chosen for test in entry.by})
     if tests:
         said = io.StringIO()
         with contextlib.redirect_stdout(said):
-            pytest.main(["-q", "-p", "no:cacheprovider", *tests], plugins=[collected])
+            code = pytest.main(["-q", "-p", "no:cacheprovider", *tests], plugins=[collected])
+        if code == pytest.ExitCode.INTERRUPTED:
+            print("cut off; --resume goes on", file=sys.stderr)
+            return 130
         if "failed" in collected.outcomes.values() or not collected.outcomes:
             print(said.getvalue()[-20000:], file=sys.stderr)
     made = {entry.number: row(entry, collected) for entry in chosen}
     print(table(made))
     rows = {number: row(entry, Collected()) for number, entry in known.items()} | earlier() | made
+    JOURNAL.unlink(missing_ok=True)
     RESULTS.write_text(HEAD + table({number: rows[number] for number in known}))
     return int("failed" in collected.outcomes.values())
 

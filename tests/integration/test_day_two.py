@@ -214,6 +214,38 @@ def test_a_model_with_one_replica_ends_its_answers_before_it_is_restarted(shared
     command(shared, "remove-model", "slow")
 
 
+def test_who_restarts_or_stops_a_model_cuts_off_nobody_but_with_now(shared: Server) -> None:
+    """With llama.cpp, which ends at once when it is told to."""
+    long = [{"role": "user", "content": SMOKE["endless"]["prompt"]}]
+    body = {"model": "smoke", "messages": long, "temperature": 0, "max_tokens": 1500, "stream": True}
+    try:
+        for words, whole in ((("restart",), True), (("restart", "--now"), False), (("stop",), True)):
+            shared.run("llm-appliance", "verify")
+            stream = shared.popen("curl", "-sSN", f"{product.BASE}/v1/chat/completions", "-d", json.dumps(body))
+            stream.wait_for('"content":"')
+            command(shared, *words, "smoke")
+            assert stream.wait(timeout=60) == 0
+            assert ('"finish_reason":"length"' in stream.output) is whole, words
+            assert ('"error"' in stream.output) is not whole, "who is cut off is told"
+    finally:
+        command(shared, "start", "smoke")
+    assert product.chat(shared, PROMPT) == ANSWER
+
+
+def test_replicas_restart_one_after_the_other_and_no_request_is_lost(shared: Server) -> None:
+    pids = "systemctl show -P MainPID llm-appliance-model@echo_{1,2}"
+    before = shared.sh(pids).stdout.split()
+    told = command(shared, "restart", "echo", "--dry-run").stdout
+    assert re.findall(r"(?:stop|start --no-block) llm-appliance-model@(\w+)", told) == [
+        "echo_1",
+        "echo_1",
+        "echo_2",
+        "echo_2",
+    ]
+    lose_nothing(shared, "echo", lambda: command(shared, "restart", "echo"))
+    assert not {*before} & {*shared.sh(pids).stdout.split()}
+
+
 def test_nobody_outside_can_drain_a_replica(shared: Server) -> None:
     path = f"{product.BASE}/gateway/drain?replica=smoke"
     assert shared.run("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-X", "POST", path).stdout == "404"

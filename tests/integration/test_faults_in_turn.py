@@ -326,6 +326,58 @@ def test_a_certificate_that_cannot_be_used_leaves_what_was(sound: Server) -> Non
             refused(sound.run(*INSTALL, *tls, check=False), code, words)
 
 
+AGED = """
+import os, sys, time
+from appliance import certificates
+for name, days in (("ended", -400), ("ending", -390), ("coming", 10)):
+    now = int(time.time()) + days * 86400
+    by = certificates.authority("lab", now)
+    pair = certificates.signed(by, ("localhost",), now)
+    for kind, content in (("pem", pair.certificate), ("key", pair.key), ("ca", by.certificate)):
+        path = f"/etc/tls/{name}.{kind}"
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+            file.write(content)
+"""
+"""Made as ours are, on another day: 397 days from then."""
+
+
+def test_a_certificate_that_ends_is_told_before_and_refused_after(sound: Server) -> None:
+    """nginx asks no clock: it is clients who refuse it, and what is installed can be operated all the same."""
+    spec, before = f"{ETC}/appliance.yaml", sound.read(f"{ETC}/appliance.yaml")
+    sound.write("/root/aged.py", AGED)
+    sound.sh(f"mkdir -p /etc/tls; {PYTHON} /root/aged.py")
+    use = ("llm-appliance", "tls", "use")
+    with answering(sound):
+        for name, words in (("ended", "not valid since"), ("coming", "not valid before")):
+            pair = (f"/etc/tls/{name}.pem", f"/etc/tls/{name}.key")
+            refused(sound.run(*use, *pair, check=False), 3, words)
+            tls = ("--tls-certificate", pair[0], "--tls-key", pair[1])
+            refused(sound.run(*INSTALL, *tls, check=False), 3, words)
+    assert sound.read(spec) == before
+
+    sound.run(*use, "/etc/tls/ending.pem", "/etc/tls/ending.key")
+    try:
+        told = "the gateway's certificate ends in 6 days"
+        looked = sound.run("llm-appliance", "status").stdout
+        assert f"{told}: llm-appliance tls use CERTIFICATE KEY" in looked
+        assert told in sound.run("llm-appliance", "doctor", check=False).stdout
+        ask = "curl -sS --cacert /etc/tls/{}.ca https://localhost:8080/v1/models"
+        assert '"smoke"' in sound.sh(ask.format("ending")).stdout
+        # The day has come; the file that nginx reads is exchanged for an older one, since no clock can be moved here.
+        sound.sh(f"cat /etc/tls/ended.pem /etc/tls/ended.key >{ETC}/tls/gateway.pem")
+        sound.run("systemctl", "reload", "llm-appliance-gateway")
+        sound.sh(
+            f"for i in $(seq 50); do {ask.format('ended')} 2>&1 | grep 'has expired' && exit; sleep 0.1; done; exit 1"
+        )
+        assert '"smoke"' in sound.sh(f"{ask.format('ended')} --insecure").stdout
+        looked = sound.run("llm-appliance", "status").stdout
+        assert "the gateway's certificate ended on" in looked
+        assert "changed=0" in sound.run(*INSTALL).stdout, "it is told of, and no hindrance"
+    finally:
+        sound.run(*INSTALL, "--tls", "off")
+        sound.write(spec, before)
+
+
 # ------------------------------------------------------------------------------------------------ what is asked
 
 CHAT = {"model": "smoke", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
@@ -572,7 +624,7 @@ def test_without_python_what_runs_goes_on(sound: Server) -> None:
     sound.run("mv", interpreter, f"{interpreter}.gone")
     try:
         with answering(sound):
-            assert sound.run("llm-appliance", "status", check=False).code in (126, 127)
+            assert sound.sh("llm-appliance status", check=False).code in (126, 127), "by a shell, as people type it"
     finally:
         sound.run("mv", f"{interpreter}.gone", interpreter)
 

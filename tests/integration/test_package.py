@@ -14,7 +14,7 @@ import pytest
 from appliance import __version__
 from tests.integration import product
 from tests.integration.conftest import Quickstart
-from tests.integration.faults import SLOW
+from tests.integration.faults import SLOW, answering
 from tests.integration.lab import Lab, Server, require_packages
 from tests.integration.lab.machine import alone, cache
 from tests.integration.product import BASE, SMOKE
@@ -70,6 +70,19 @@ def newer(older: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     about = checkout / "appliance/__init__.py"
     about.write_text(about.read_text().replace(f'"{__version__}"', f'"{NEWER}"'))
     return release(checkout, tmp_path_factory.mktemp("newer"), "deb")[0]
+
+
+def archive(directory: Path, version: str, *, broken: bool = False) -> Path:
+    """Make the archive of another release; a broken one starts no model."""
+    checkout = directory / "checkout"
+    for name in (*product.SHIPPED, "Dockerfile.cuda"):
+        copy = shutil.copytree if (product.ROOT / name).is_dir() else shutil.copy2
+        copy(product.ROOT / name, checkout / name)
+    about, unit = checkout / "appliance/__init__.py", checkout / "templates/systemd/model.service.j2"
+    about.write_text(about.read_text().replace(f'"{__version__}"', f'"{version}"'))
+    if broken:
+        unit.write_text(unit.read_text().replace("[Service]", "[Service]\nExecStartPre=/bin/false", 1))
+    return release(checkout, directory / "out", "archive")[0]
 
 
 @pytest.fixture
@@ -199,6 +212,35 @@ def test_a_release_archive_with_wheels_needs_no_network_and_is_the_same_each_tim
     assert not server.exists("/var/lib/llm-appliance/record.json")
     sh(server, "llm-appliance uninstall")
     assert not server.exists("/opt/llm-appliance") and not server.exists("/usr/local/bin/llm-appliance")
+
+
+def test_the_program_is_upgraded_under_load_and_one_that_starts_no_model_is_taken_back(
+    taken_over: Server, tmp_path: Path
+) -> None:
+    server, broken = taken_over, f"{__version__}.2"
+    for version in (NEWER, broken):
+        (tmp_path / version).mkdir()
+        made = archive(tmp_path / version, version, broken=version == broken)
+        server.put(made, f"/srv/{version}.tar.gz")
+        server.put(made.with_name(f"{made.name}.sha256"), f"/srv/{version}.tar.gz.sha256")
+    upgrade = "llm-appliance upgrade --appliance /srv/{}.tar.gz"
+    server.sh(
+        f"head -c 100000 /srv/{NEWER}.tar.gz >/srv/half.tar.gz; cp /srv/{NEWER}.tar.gz.sha256 /srv/half.tar.gz.sha256"
+    )
+    assert "half.tar.gz.sha256 says another one" in sh(server, upgrade.format("half"), code=5)
+    assert "holds no release" in sh(server, "llm-appliance upgrade --appliance /srv", code=5)
+    assert f"{__version__} -> {NEWER}" in sh(server, f"{upgrade.format(NEWER)} --dry-run")
+    with answering(server):
+        said = sh(server, upgrade.format(NEWER), timeout=600)
+        assert f"{__version__} -> {NEWER}" in said and "smoke answers" in said
+        assert NEWER in sh(server, "llm-appliance --version")
+    said = sh(server, upgrade.format(broken), code=7, timeout=600)
+    assert "is back" in said and "the program before is back" in said
+    assert NEWER in sh(server, "llm-appliance --version && llm-appliance verify")
+    assert "changed=0" in sh(server, "llm-appliance install")
+    assert sh(server, "ls -A /opt/llm-appliance").split() == [".install.lock", "packages", "venv"]
+    sh(server, "llm-appliance uninstall")
+    assert not server.exists("/opt/llm-appliance")
 
 
 @SLOW

@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
+from tests.campaign import __main__ as campaign
 from tests.campaign.__main__ import Collected, outcome, row, table
 from tests.campaign.entries import LISTS, Entry, belongs, entries
 
@@ -62,3 +64,20 @@ def test_what_tests_said_is_added_up() -> None:
     assert outcome(entry, Collected())[0] == "not run"
     assert outcome(Entry(number="F2", fault="", must="", here="no GPU"), collected)[0] == "not provoked here"
     assert "not provoked here: no GPU" in row(Entry(number="F2", fault="", must="", here="no GPU"), collected)
+
+
+def test_a_run_that_was_cut_off_goes_on_behind_what_passed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(campaign, "JOURNAL", tmp_path / "unfinished.jsonl")
+    first = Collected()
+    results: tuple[tuple[str, Literal["passed", "failed", "skipped"]], ...]
+    results = (("a", "passed"), ("b", "failed"), ("c", "skipped"))
+    for name, result in results:
+        said = [("Captured stdout call", "noise\nrequests lost: 0 of 7\n")]
+        place = ("t.py", 1, name)
+        first.pytest_runtest_logreport(pytest.TestReport(f"t.py::{name}", place, {}, result, None, "call", said))
+        first.pytest_runtest_logreport(pytest.TestReport(f"t.py::{name}", place, {}, "passed", None, "teardown"))
+    campaign.JOURNAL.write_text(campaign.JOURNAL.read_text() + '["t.py::half')
+    later = Collected()
+    later.take_up()
+    assert later.outcomes == {"t.py::a": "passed"}
+    assert later.outputs == {"t.py::a": "requests lost: 0 of 7\n"}

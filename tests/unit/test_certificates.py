@@ -100,6 +100,8 @@ def test_a_key_of_another_certificate_is_refused(authority: Pair, server: Pair) 
         assert "PRIVATE" not in refused.value.message
     with pytest.raises(SpecError, match="not valid since 2027-"):
         certificates.check_pair(server, "a.pem", NOW + 400 * DAY)
+    with pytest.raises(SpecError, match="not valid before 2026-"):
+        certificates.check_pair(server, "a.pem", NOW - DAY)
 
 
 @pytest.mark.parametrize("name", ["llm.example", "LLM", "*.llm.example", "10.0.0.7", "fd00::7", "localhost"])

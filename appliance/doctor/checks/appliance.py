@@ -5,12 +5,11 @@ from collections.abc import Iterator
 from appliance.doctor.check import error, info, looks_for, warning
 from appliance.doctor.facts import Facts
 from appliance.doctor.remedy import as_root
-from appliance.domain.finding import Finding
+from appliance.doctor.validity import trouble
+from appliance.domain.finding import WARNING, Finding
 from appliance.domain.host import Host
 
 INSTALL = "llm-appliance install"
-SOON = 30 * 86400
-"""Seconds before its end from which on a certificate is to be renewed."""
 
 
 @looks_for("spec-broken", "the operator's files cannot be read")
@@ -116,20 +115,16 @@ def gateway(host: Host, facts: Facts) -> Iterator[Finding]:
         yield error("gateway", f"runs and does not answer on {where}", "llm-appliance logs gateway")
 
 
-@looks_for("certificate-ends", "the gateway's certificate ends soon, or has ended")
+@looks_for("certificate-ends", "the gateway's certificate ends soon, has ended, or is not valid yet")
 def certificate(host: Host, facts: Facts) -> Iterator[Finding]:
     """Clients refuse to talk to the gateway from that day on."""
-    ends = facts.certificate_ends
-    if ends is None or ends > facts.now + SOON:
+    found = trouble(facts.certificate, facts.now)
+    if not found:
         return
     own = as_root(host, "llm-appliance tls renew")
     given = as_root(host, "llm-appliance tls use CERTIFICATE KEY") + "   # once it has been renewed where it came from"
-    days = int((ends - facts.now) // 86400)
-    path, remedy = facts.spec.tls.certificate, own if facts.certificate_own else given
-    if days < 0:
-        yield error(path, f"the gateway's certificate ended {-days} days ago", remedy)
-    else:
-        yield warning(path, f"the gateway's certificate ends in {days} days", remedy)
+    say = warning if found[0] == WARNING else error
+    yield say(facts.spec.tls.certificate, found[1], own if facts.certificate_own else given)
 
 
 @looks_for("account-missing", "a user that services run as is not there")

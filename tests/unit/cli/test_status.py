@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from appliance.cli.status import duration, lines
+from appliance.cli.looks import duration, lines
 from appliance.domain.status import DeviceStatus, HandEdit, ServiceStatus, Status
 
 GATEWAY = ServiceStatus(
@@ -46,6 +46,12 @@ def test_why_something_failed_stands_below_it_whole_however_narrow_the_terminal_
     narrow = lines(replace(ALL, services=(failed,)), width=60)
     assert len(narrow[1]) == 60
     assert narrow[2].strip() == "crash loop: CUDA out of memory, see `llm-appliance logs tiny`"
+
+
+def test_a_certificate_that_ends_is_told_with_what_mends_it() -> None:
+    said = "the gateway's certificate ends in 6 days: llm-appliance tls renew"
+    assert said in lines(replace(ALL, certificate=said))
+    assert "certificate" not in text(ALL)
 
 
 def test_edits_say_what_becomes_of_them() -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from appliance.doctor.access import Account
+from appliance.doctor.validity import Validity
 from appliance.domain.changes import ServiceState
 from tests.unit.doctor.sound import SOUND, facts, installed, look, only, record
 
@@ -42,10 +43,17 @@ def test_a_run_that_was_killed() -> None:
 @pytest.mark.parametrize(("own", "remedy"), [(True, "llm-appliance tls renew"), (False, "llm-appliance tls use")])
 def test_a_certificate_that_ends(days: int, severity: str, own: bool, remedy: str) -> None:
     now = 1_795_000_000
-    one = replace(installed(), now=now, certificate_ends=now + days * 86400 + 60, certificate_own=own)
+    valid = Validity(begins=now - 366 * 86400, ends=now + days * 86400 + 60)
+    one = replace(installed(), now=now, certificate=valid, certificate_own=own)
     found = look(SOUND, one).get("certificate-ends", ())
     assert "".join(item.severity for item in found) == severity
     assert all(item.remedy[0].startswith(remedy) for item in found)
+
+
+def test_a_certificate_that_is_not_valid_yet() -> None:
+    one = replace(installed(), now=1_795_000_000, certificate=Validity(begins=1_795_500_000, ends=1_895_000_000))
+    found = only("certificate-ends", SOUND, one)
+    assert (found.severity, found.message) == ("error", "the gateway's certificate is not valid before 2026-11-24")
 
 
 @pytest.mark.parametrize(
