@@ -7,7 +7,9 @@ from dataclasses import asdict
 from typing import Final
 
 from appliance.domain.changes import Command, Page
-from appliance.domain.deployment import Deployment, Gateway, Remote, Route, Service
+from appliance.domain.deployment import Deployment
+from appliance.domain.gateway import Gateway, Route
+from appliance.domain.service import Remote, Service
 from appliance.errors import SpecError
 
 DIRECTORY: Final = "nginx"

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Final
 
 from appliance.catalog import flags
-from appliance.domain.deployment import Service
+from appliance.domain.service import Service
 from appliance.domain.spec import ModelSpec, Tuning
 
 Value = str | int | float | bool | tuple[tuple[str, str], ...] | None

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from appliance.acquire import build, debian, hub, images, installed, store, toolchain, wheels
 from appliance.acquire.source import Carried, Source
-from appliance.domain.deployment import Artifact, Deployment, Model
+from appliance.domain.deployment import Deployment, Model
+from appliance.domain.release import Artifact
 from appliance.errors import ApplianceError, ArtifactError
 from appliance.report import Progress
 from appliance.system.docker import Daemon

@@ -10,7 +10,8 @@ from typing import Final
 from appliance.acquire import toolchain
 from appliance.acquire.source import Source, certificates, index, refuse_offline
 from appliance.domain.changes import Command
-from appliance.domain.deployment import Artifact, Deployment
+from appliance.domain.deployment import Deployment
+from appliance.domain.release import Artifact
 from appliance.errors import ArtifactError, CommandError
 from appliance.report import Bar, Progress, work
 from appliance.system.download import download, file_digest, find

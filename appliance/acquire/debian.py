@@ -7,7 +7,8 @@ from typing import Final
 
 from appliance.acquire.source import Source, refuse_offline
 from appliance.domain.changes import Command
-from appliance.domain.deployment import Artifact, Deployment
+from appliance.domain.deployment import Deployment
+from appliance.domain.release import Artifact
 from appliance.errors import ApplianceError, ArtifactError
 from appliance.report import Progress
 from appliance.system.machine import Machine, sync

@@ -10,8 +10,9 @@ from appliance import resources
 from appliance.acquire.source import Carried, Source, index, refuse_offline
 from appliance.bundle.index import Component
 from appliance.domain.changes import File
-from appliance.domain.deployment import Artifact, Deployment
+from appliance.domain.deployment import Deployment
 from appliance.domain.host import Driver, Host
+from appliance.domain.release import Artifact
 from appliance.errors import ArtifactError, HostError
 from appliance.plan.require import conflict
 from appliance.report import Bar, Progress

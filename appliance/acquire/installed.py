@@ -6,7 +6,8 @@ from typing import Final
 
 from appliance.acquire.source import Source
 from appliance.domain.changes import Command
-from appliance.domain.deployment import Artifact, Deployment
+from appliance.domain.deployment import Deployment
+from appliance.domain.release import Artifact
 from appliance.domain.version import version
 from appliance.errors import ArtifactError
 from appliance.report import Progress

@@ -9,7 +9,8 @@ from typing import Final, Protocol
 
 from appliance.bundle.index import Component
 from appliance.domain.changes import Command
-from appliance.domain.deployment import Artifact, Model
+from appliance.domain.deployment import Model
+from appliance.domain.release import Artifact
 from appliance.errors import ArtifactError
 from appliance.report import Progress
 from appliance.system.machine import Machine

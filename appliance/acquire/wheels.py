@@ -12,7 +12,8 @@ from appliance.acquire.build import KERNELS, OPTIONS, STEP, processor
 from appliance.acquire.source import Source, index, refuse_offline
 from appliance.catalog import lock
 from appliance.domain.changes import Command
-from appliance.domain.deployment import Artifact, Deployment
+from appliance.domain.deployment import Deployment
+from appliance.domain.release import Artifact
 from appliance.errors import ArtifactError
 from appliance.report import Bar, Progress, work
 from appliance.system.machine import Machine, sync

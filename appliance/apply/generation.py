@@ -9,7 +9,8 @@ from pathlib import Path
 from appliance import codec
 from appliance.apply import schema
 from appliance.domain.changes import Changeset, File, Record, Written
-from appliance.domain.deployment import Deployment, Layout
+from appliance.domain.deployment import Deployment
+from appliance.domain.layout import Layout
 from appliance.errors import SpecError
 from appliance.system.machine import Machine, sync
 

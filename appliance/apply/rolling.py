@@ -3,7 +3,8 @@
 from typing import Final, Protocol
 
 from appliance.domain.changes import Command, Completed
-from appliance.domain.deployment import Deployment, Service
+from appliance.domain.deployment import Deployment
+from appliance.domain.service import Service
 from appliance.errors import CommandError
 from appliance.render.pages import launches
 from appliance.runtimes import Runtime, runtime

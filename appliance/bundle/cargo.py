@@ -7,7 +7,8 @@ from types import MappingProxyType
 from typing import Final
 
 from appliance import codec
-from appliance.domain.deployment import Artifact, Deployment, Model
+from appliance.domain.deployment import Deployment, Model
+from appliance.domain.release import Artifact
 from appliance.domain.spec import Images, ModelSpec
 from appliance.errors import ArtifactError, SpecError
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from appliance import codec, resources
-from appliance.domain.deployment import Artifact, Release
+from appliance.domain.release import Artifact, Release
 from appliance.errors import SpecError
 
 DIRECTORY = Path(__file__).parent

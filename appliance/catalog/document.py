@@ -9,7 +9,7 @@ from appliance import codec
 from appliance.catalog import SCHEMA, Catalog, catalog, problems
 from appliance.catalog.models import Family, Shelf, check, named, shelf, unnamed
 from appliance.catalog.models import problems as family_problems
-from appliance.domain.deployment import Release
+from appliance.domain.release import Release
 from appliance.errors import SpecError, UsageError
 
 UNDO: Final = "llm-appliance catalog update --undo"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from appliance import codec
-from appliance.domain.deployment import Remote
+from appliance.domain.service import Remote
 from appliance.errors import SpecError
 
 SCHEME: Final = "remote:"

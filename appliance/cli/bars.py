@@ -1,7 +1,8 @@
 """What goes where: one bar for each device, as wide as its memory."""
 
-from appliance.domain.deployment import Deployment, Load
+from appliance.domain.deployment import Deployment
 from appliance.domain.host import Host
+from appliance.domain.service import Load
 
 WIDTH = 40
 """Characters of a bar."""

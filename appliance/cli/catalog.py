@@ -17,8 +17,8 @@ from appliance.errors import SpecError
 from appliance.report import Result
 
 if TYPE_CHECKING:
-    from appliance.domain.deployment import Release
     from appliance.domain.host import Host
+    from appliance.domain.release import Release
 
 HEADINGS = ("engine", "version", "accelerator", "arch", "driver", "GPU code", "glibc", "Python", "way", "here")
 WIDEST = 40

@@ -14,7 +14,7 @@ from appliance.errors import HostError, UsageError
 from appliance.report import Result
 
 if TYPE_CHECKING:
-    from appliance.domain.deployment import Layout
+    from appliance.domain.layout import Layout
     from appliance.flows.site import Site
 
 MARKER = "llm-appliance-prefix"
@@ -23,7 +23,7 @@ MARKER = "llm-appliance-prefix"
 
 def layout(prefix: str) -> "Layout":
     """Return where things live for --prefix, or for the environment that we run from."""
-    from appliance.domain.deployment import Layout
+    from appliance.domain.layout import Layout
 
     chosen = prefix or os.environ.get("LLM_APPLIANCE_PREFIX", "") or _own_prefix()
     if chosen == "/":

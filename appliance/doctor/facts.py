@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from appliance.doctor.access import Account, Step, Trail
 from appliance.doctor.validity import Validity
 from appliance.domain.changes import Record, ServiceState
-from appliance.domain.deployment import Layout, Release
 from appliance.domain.host import Host
+from appliance.domain.layout import Layout
+from appliance.domain.release import Release
 from appliance.domain.spec import ApplianceSpec
 
 ROOT = Account(name="root", uid=0)

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from appliance.domain.deployment import Deployment, Launch, Service
+from appliance.domain.deployment import Deployment
+from appliance.domain.service import Launch, Service
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,10 @@ from importlib.metadata import entry_points
 from typing import Protocol, cast
 
 from appliance.domain.changes import Page
-from appliance.domain.deployment import Launch, Load, Model, Release, Service, Setting
+from appliance.domain.deployment import Model
 from appliance.domain.host import Gpu, Host
+from appliance.domain.release import Release
+from appliance.domain.service import Launch, Load, Service, Setting
 from appliance.domain.spec import EXPOSABLE, ModelSpec
 from appliance.errors import SpecError
 from appliance.options import Flags, plain, problem

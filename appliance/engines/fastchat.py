@@ -3,8 +3,10 @@
 from typing import Final
 
 from appliance.domain.changes import Page
-from appliance.domain.deployment import Launch, Load, Model, Program, Release, Service, Setting
+from appliance.domain.deployment import Model
 from appliance.domain.host import Gpu, Host
+from appliance.domain.release import Release
+from appliance.domain.service import Launch, Load, Program, Service, Setting
 from appliance.memory import MIB, eager
 
 NAME: Final = "fastchat"

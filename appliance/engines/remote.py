@@ -4,8 +4,10 @@ from typing import Final
 
 from appliance.catalog import providers
 from appliance.domain.changes import Page
-from appliance.domain.deployment import Launch, Load, Model, Release, Service, Setting
+from appliance.domain.deployment import Model
 from appliance.domain.host import Gpu, Host
+from appliance.domain.release import Release
+from appliance.domain.service import Launch, Load, Service, Setting
 
 NAME: Final = "remote"
 HEALTH: Final = ""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from appliance import codec
 from appliance.doctor.validity import Validity, day, validity
 from appliance.domain.changes import Command, File
-from appliance.domain.deployment import Layout
+from appliance.domain.layout import Layout
 from appliance.domain.spec import ApplianceSpec, Tls
 from appliance.errors import HostError, SpecError
 from appliance.flows.site import Site

@@ -21,8 +21,8 @@ from appliance.doctor.access import Account, Step
 from appliance.doctor.checks.gpu_use import switched
 from appliance.doctor.facts import Fabric, Facts, Installed, OptionPath, Source, Stored
 from appliance.domain.changes import Command, Record, ServiceState, Written
-from appliance.domain.deployment import Release
 from appliance.domain.host import Host
+from appliance.domain.release import Release
 from appliance.domain.spec import ApplianceSpec, ModelSpec
 from appliance.errors import SpecError
 from appliance.flows import certificate

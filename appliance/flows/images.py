@@ -6,7 +6,8 @@ from pathlib import Path
 from appliance import resources
 from appliance.acquire import images
 from appliance.acquire.source import Source
-from appliance.domain.deployment import Artifact, Deployment
+from appliance.domain.deployment import Deployment
+from appliance.domain.release import Artifact
 from appliance.domain.spec import ApplianceSpec
 from appliance.errors import ArtifactError, UsageError
 from appliance.flows import converge, store

@@ -14,8 +14,9 @@ from appliance.catalog import Catalog
 from appliance.catalog import load as load_catalog
 from appliance.catalog.models.names import Found
 from appliance.detect import detect
-from appliance.domain.deployment import Reason, Service
+from appliance.domain.deployment import Reason
 from appliance.domain.host import Host
+from appliance.domain.service import Service
 from appliance.domain.spec import SMOKE, TASKS, ApplianceSpec, ModelSpec, Tuning
 from appliance.domain.version import version
 from appliance.errors import UsageError

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from appliance.domain.changes import File
-from appliance.domain.deployment import Layout
+from appliance.domain.layout import Layout
 from appliance.errors import HostError, UsageError
 from appliance.flows.site import Site
 from appliance.system import secret

@@ -8,7 +8,7 @@ from pathlib import Path
 from appliance.apply import Generations
 from appliance.detect import docker
 from appliance.domain.changes import Record
-from appliance.domain.deployment import Layout
+from appliance.domain.layout import Layout
 from appliance.errors import HostError, SpecError
 from appliance.report import Progress
 from appliance.system.docker import Daemon

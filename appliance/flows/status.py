@@ -13,8 +13,9 @@ from appliance.detect.gpu import vendors
 from appliance.detect.together import Question
 from appliance.doctor.validity import trouble
 from appliance.domain.changes import Record, ServiceState
-from appliance.domain.deployment import Deployment, Service
+from appliance.domain.deployment import Deployment
 from appliance.domain.host import Gpu
+from appliance.domain.service import Service
 from appliance.domain.spec import Tls
 from appliance.domain.status import DeviceStatus, ServiceStatus, Status
 from appliance.flows import certificate

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from typing import Final
 
-from appliance.domain.deployment import Load, Setting
 from appliance.domain.host import Gpu
+from appliance.domain.service import Load, Setting
 from appliance.domain.weights import Weights
 from appliance.memory import torch
 

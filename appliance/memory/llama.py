@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from appliance.domain.deployment import Load, Setting
 from appliance.domain.host import Gpu
+from appliance.domain.service import Load, Setting
 from appliance.domain.weights import Weights
 from appliance.memory import MIB, growing, recurrent, rounded, windowed, windows
 

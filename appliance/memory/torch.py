@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from appliance.domain.deployment import Setting
 from appliance.domain.host import Gpu
+from appliance.domain.service import Setting
 from appliance.domain.version import version
 from appliance.domain.weights import Weights
 from appliance.memory import GIB, MIB, growing, recurrent, rounded, windowed, windows

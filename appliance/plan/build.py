@@ -4,15 +4,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from appliance.catalog import Catalog, providers
-from appliance.domain.deployment import (
-    Deployment,
-    Layout,
-    Model,
-    Release,
-    Remote,
-    Service,
-)
+from appliance.domain.deployment import Deployment, Model
 from appliance.domain.host import Host
+from appliance.domain.layout import Layout
+from appliance.domain.release import Release
+from appliance.domain.service import Remote, Service
 from appliance.domain.spec import ApplianceSpec, ModelSpec
 from appliance.engines import engine
 from appliance.errors import HostError

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from appliance.catalog import Catalog, requirements
-from appliance.domain.deployment import Artifact, Model, Reason, Refusal, Release
+from appliance.domain.deployment import Model, Reason, Refusal
 from appliance.domain.host import Gpu, Host
+from appliance.domain.release import Artifact, Release
 from appliance.domain.spec import ModelSpec
 from appliance.engines import engine, engines, unable
 from appliance.errors import HostError

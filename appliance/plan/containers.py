@@ -5,8 +5,9 @@ from dataclasses import replace
 from typing import Final
 
 from appliance.catalog import recipe_digest
-from appliance.domain.deployment import Artifact, Container, Release, Service
 from appliance.domain.host import Docker, Driver, Gpu, Host
+from appliance.domain.release import Artifact, Release
+from appliance.domain.service import Container, Service
 from appliance.domain.spec import Images, ModelSpec
 from appliance.domain.version import version
 from appliance.memory import GIB

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from appliance.domain.deployment import Release
 from appliance.domain.host import Driver, Host
+from appliance.domain.release import Release
 from appliance.domain.version import version
 from appliance.plan.fitness import NAMES, VENDORS, Wanted, fit
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from appliance.domain.deployment import Artifact, Release
 from appliance.domain.host import Driver, Gpu, Host
+from appliance.domain.release import Artifact, Release
 from appliance.domain.version import version
 
 Wanted = tuple[int, ...] | int | None

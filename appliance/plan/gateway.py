@@ -2,8 +2,11 @@
 
 import ipaddress
 
-from appliance.domain.deployment import Artifact, Certificate, Device, Gateway, Layout, Route, Service
+from appliance.domain.gateway import Certificate, Device, Gateway, Route
 from appliance.domain.host import Host
+from appliance.domain.layout import Layout
+from appliance.domain.release import Artifact
+from appliance.domain.service import Service
 from appliance.domain.spec import ApplianceSpec, ModelSpec
 from appliance.domain.version import version
 from appliance.engines import bound, health, keeps, metrics, nameless, paths, upstream

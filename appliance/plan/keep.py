@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
-from appliance.domain.deployment import Deployment, Model, Reason, Service
+from appliance.domain.deployment import Deployment, Model, Reason
 from appliance.domain.host import Host
+from appliance.domain.service import Service
 from appliance.domain.spec import ApplianceSpec, ModelSpec, Serving
 from appliance.engines import engines
 from appliance.plan.room import pools, summed

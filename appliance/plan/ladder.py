@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from appliance.domain.deployment import Model, Setting
+from appliance.domain.deployment import Model
 from appliance.domain.host import Gpu
+from appliance.domain.service import Setting
 from appliance.domain.spec import ModelSpec
 from appliance.engines import Engine
 

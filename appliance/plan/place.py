@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from appliance.domain.deployment import Load, Refusal, Setting
+from appliance.domain.deployment import Refusal
 from appliance.domain.host import Gpu
+from appliance.domain.service import Load, Setting
 from appliance.plan.choose import Candidate
 from appliance.plan.room import Room
 

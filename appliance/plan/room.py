@@ -3,8 +3,8 @@
 from dataclasses import dataclass, replace
 from functools import cache
 
-from appliance.domain.deployment import Load
 from appliance.domain.host import Gpu, Host
+from appliance.domain.service import Load
 from appliance.memory import MIB
 
 RAM_SHARE = 0.9

@@ -2,8 +2,9 @@
 
 import itertools
 
-from appliance.domain.deployment import Deployment, Layout, Reason, Refusal
+from appliance.domain.deployment import Deployment, Reason, Refusal
 from appliance.domain.host import Host
+from appliance.domain.layout import Layout
 from appliance.domain.spec import ApplianceSpec
 from appliance.errors import HostError
 from appliance.plan import containers

@@ -3,8 +3,8 @@
 import math
 from dataclasses import replace
 
-from appliance.domain.deployment import Load, Service
 from appliance.domain.host import Gpu, Host
+from appliance.domain.service import Load, Service
 from appliance.engines import engine
 from appliance.errors import HostError
 from appliance.plan.room import MARGIN, Room, pools, summed

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from appliance.domain.deployment import Model, Refusal, Setting
+from appliance.domain.deployment import Model, Refusal
 from appliance.domain.host import Gpu, Host
+from appliance.domain.service import Setting
 from appliance.domain.spec import ModelSpec
 from appliance.domain.version import version
 from appliance.engines import Engine, engine

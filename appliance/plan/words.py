@@ -2,8 +2,9 @@
 
 import math
 
-from appliance.domain.deployment import Model, Reason, Service, Setting
+from appliance.domain.deployment import Model, Reason
 from appliance.domain.host import Host
+from appliance.domain.service import Service, Setting
 from appliance.domain.spec import ModelSpec
 from appliance.engines import Engine, engine
 from appliance.plan.place import Attempt, Fitted

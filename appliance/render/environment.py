@@ -1,6 +1,7 @@
 """The variables of an engine: what holds for all, what its module says, what the operator adds."""
 
-from appliance.domain.deployment import Deployment, Launch, Service
+from appliance.domain.deployment import Deployment
+from appliance.domain.service import Launch, Service
 from appliance.engines import VISIBILITY, engine
 
 OFFLINE = ("HF_HUB_OFFLINE", "1")

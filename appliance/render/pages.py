@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from appliance import codec, gateway, resources
 from appliance.domain.changes import Changeset, File, Page, Unit
-from appliance.domain.deployment import Deployment, Program
+from appliance.domain.deployment import Deployment
+from appliance.domain.service import Program
 from appliance.engines import engine, health
 from appliance.errors import ApplianceError
 from appliance.render import quoting

@@ -9,8 +9,10 @@ from typing import Any, Final
 
 from appliance.catalog import providers
 from appliance.domain.changes import Command, Completed, Page, ServiceState, Unit
-from appliance.domain.deployment import Container, Deployment, Layout, Service
+from appliance.domain.deployment import Deployment
 from appliance.domain.host import Host
+from appliance.domain.layout import Layout
+from appliance.domain.service import Container, Service
 from appliance.domain.version import version
 
 NAME: Final = "compose"

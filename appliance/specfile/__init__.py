@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 
 from appliance import codec, serving
 from appliance.domain.changes import File
-from appliance.domain.deployment import Layout
+from appliance.domain.layout import Layout
 from appliance.domain.spec import ApplianceSpec, GatewaySpec, Hub, Images, ModelSpec, Proxy, Serving, Tls, Tuning
 from appliance.errors import SpecError
 from appliance.options import asked

@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from itertools import cycle, islice
 
 from appliance import catalog
-from appliance.domain.deployment import Layout, Model
+from appliance.domain.deployment import Model
 from appliance.domain.host import Host
+from appliance.domain.layout import Layout
 from appliance.domain.spec import ApplianceSpec, ModelSpec
 from appliance.errors import HostError
 from appliance.plan import plan

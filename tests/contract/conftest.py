@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from appliance.catalog import flags
-from appliance.domain.deployment import Launch, Service
+from appliance.domain.service import Launch, Service
 from appliance.engines import engine
 from tests.golden.plans.machines import models
 from tests.golden.plans.page import outcome

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from appliance import catalog, codec
 from appliance.catalog import flags
-from appliance.domain.deployment import Deployment, Service, Setting
+from appliance.domain.deployment import Deployment
+from appliance.domain.service import Service, Setting
 from appliance.domain.spec import TASKS, ModelSpec, Tuning
 from appliance.engines import engine, engines, unable
 from appliance.engines import flags as known

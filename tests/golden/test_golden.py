@@ -13,8 +13,9 @@ import pytest
 from appliance import codec, gateway, resources, specfile
 from appliance.catalog import Catalog
 from appliance.domain.changes import Changeset, File
-from appliance.domain.deployment import Deployment, Layout, Model
+from appliance.domain.deployment import Deployment, Model
 from appliance.domain.host import Host
+from appliance.domain.layout import Layout
 from appliance.plan import plan
 from appliance.render.pages import render
 from appliance.runtimes import runtime

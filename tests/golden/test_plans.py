@@ -9,8 +9,9 @@ from functools import cache
 import pytest
 
 from appliance import catalog
-from appliance.domain.deployment import Deployment, Service
+from appliance.domain.deployment import Deployment
 from appliance.domain.host import Host
+from appliance.domain.service import Service
 from appliance.domain.spec import ModelSpec
 from appliance.domain.version import version
 from appliance.plan import choose

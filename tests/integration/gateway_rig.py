@@ -30,7 +30,7 @@ import jinja2
 from appliance import gateway as product
 from appliance.acquire import debian
 from appliance.catalog import catalog
-from appliance.domain.deployment import Remote
+from appliance.domain.service import Remote
 from appliance.render import quoting
 from appliance.system.machine import RealMachine
 from tests.integration import distributions

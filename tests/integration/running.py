@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from appliance.domain.deployment import Service, Setting
+from appliance.domain.service import Service, Setting
 from appliance.render import pages
 from appliance.system.http import call
 from appliance.system.machine import environment

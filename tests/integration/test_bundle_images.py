@@ -13,7 +13,7 @@ import pytest
 from appliance.acquire.bundle import images
 from appliance.acquire.bundle.images import Box
 from appliance.bundle.image import chains, known
-from appliance.domain.deployment import Artifact
+from appliance.domain.release import Artifact
 from appliance.errors import ArtifactError
 from appliance.system.docker import Daemon
 from tests.integration.lab import Lab

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from appliance.domain.deployment import Program
+from appliance.domain.service import Program
 from appliance.system.http import call
 
 ROOT = Path(__file__).parents[2]

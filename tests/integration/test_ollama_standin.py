@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from appliance.domain.deployment import Setting
+from appliance.domain.service import Setting
 from tests.integration.product import ROOT
 from tests.integration.running import Running, running
 

@@ -13,7 +13,8 @@ import pytest
 from appliance import report
 from appliance.acquire import wheels
 from appliance.acquire.source import Source
-from appliance.domain.deployment import Artifact, Deployment
+from appliance.domain.deployment import Deployment
+from appliance.domain.release import Artifact
 from appliance.errors import ArtifactError
 from appliance.system.machine import RealMachine
 from tests.unit import samples

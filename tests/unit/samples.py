@@ -4,8 +4,10 @@ from dataclasses import replace
 from typing import Any
 
 from appliance.catalog import Catalog
-from appliance.domain.deployment import Artifact, Deployment, Layout, Model, Release
+from appliance.domain.deployment import Deployment, Model
 from appliance.domain.host import Driver, Gpu, Host
+from appliance.domain.layout import Layout
+from appliance.domain.release import Artifact, Release
 from appliance.domain.spec import ApplianceSpec, ModelSpec
 from appliance.domain.weights import Layers, WeightFile, Weights
 from appliance.plan import plan

@@ -8,7 +8,8 @@ import pytest
 
 from appliance import gateway, resources
 from appliance.domain.changes import Page
-from appliance.domain.deployment import Deployment, Remote
+from appliance.domain.deployment import Deployment
+from appliance.domain.service import Remote
 from appliance.domain.spec import GatewaySpec, Serving, Tuning
 from tests.unit.samples import CONTAINER, GIB, deployment, item, layout
 

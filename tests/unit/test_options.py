@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from appliance.domain.deployment import Service, Setting
+from appliance.domain.service import Service, Setting
 from appliance.domain.spec import ModelSpec, Tuning
 from appliance.engines import engine, engines, flags, unable, upstream
 from appliance.options import plain

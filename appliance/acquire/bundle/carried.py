@@ -15,7 +15,8 @@ from appliance.bundle import cargo
 from appliance.bundle import tree as trees
 from appliance.bundle.index import Component
 from appliance.bundle.tree import Node, Tree
-from appliance.domain.deployment import Artifact, Model
+from appliance.domain.deployment import Model
+from appliance.domain.release import Artifact
 from appliance.errors import ArtifactError
 from appliance.report import Bar, Progress, amount_text, work
 from appliance.system.machine import sync

@@ -12,7 +12,7 @@ from appliance.acquire.bundle.reader import Reader
 from appliance.bundle import image as images
 from appliance.bundle import tar
 from appliance.bundle.index import Component, Payload
-from appliance.domain.deployment import Artifact
+from appliance.domain.release import Artifact
 from appliance.errors import ArtifactError
 from appliance.report import Bar, Progress, amount_text, work
 from appliance.system.docker import Daemon, Image

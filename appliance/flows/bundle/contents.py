@@ -14,8 +14,9 @@ from appliance.acquire.source import Source
 from appliance.acquire.wheels import COMPILED
 from appliance.bundle import cargo, sbom
 from appliance.bundle.index import Component
-from appliance.domain.deployment import Artifact, Deployment, Model
+from appliance.domain.deployment import Deployment, Model
 from appliance.domain.host import Host
+from appliance.domain.release import Artifact
 from appliance.errors import ArtifactError, HostError
 from appliance.flows.bundle.ingredients import Attached, Engine, Ingredients, Small
 from appliance.flows.site import Site

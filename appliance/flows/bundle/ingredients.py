@@ -8,7 +8,8 @@ from typing import Final
 from appliance.acquire.bundle import Archive, Known, images, pack
 from appliance.acquire.bundle.images import Box
 from appliance.bundle.index import CHUNK, Component
-from appliance.domain.deployment import Artifact, Model
+from appliance.domain.deployment import Model
+from appliance.domain.release import Artifact
 
 STARTERS: Final = ("appliance", "python")
 """Kinds of components that a machine without Python starts from."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from appliance.domain.deployment import Setting
+from appliance.domain.service import Setting
 from appliance.domain.weights import Weights
 from appliance.memory import llama, vllm
 from appliance.weights.inspect import inspect

@@ -9,8 +9,10 @@ from pathlib import PurePath
 from appliance import catalog
 from appliance.cli.bars import bars
 from appliance.domain.changes import Unit
-from appliance.domain.deployment import Deployment, Layout, Load
+from appliance.domain.deployment import Deployment
 from appliance.domain.host import Gpu, Host
+from appliance.domain.layout import Layout
+from appliance.domain.service import Load
 from appliance.domain.spec import ApplianceSpec, ModelSpec
 from appliance.errors import HostError
 from appliance.plan import plan

@@ -8,8 +8,10 @@ import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from appliance.domain.changes import Page
-from appliance.domain.deployment import Launch, Load, Model, Release, Service, Setting
+from appliance.domain.deployment import Model
 from appliance.domain.host import Gpu, Host
+from appliance.domain.release import Release
+from appliance.domain.service import Launch, Load, Service, Setting
 
 NAME = "parrot"
 HEALTH = "/health"

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from appliance.acquire import images
-from appliance.domain.deployment import Artifact
+from appliance.domain.release import Artifact
 from appliance.system.docker import Daemon
 from tests.unit.recorded import DiskMachine
 from tests.unit.samples import HOST, deployment

@@ -8,7 +8,7 @@ import pytest
 from appliance import report
 from appliance.acquire import installed
 from appliance.acquire.source import Source
-from appliance.domain.deployment import Artifact
+from appliance.domain.release import Artifact
 from appliance.errors import ArtifactError
 from tests.unit import samples
 from tests.unit.recorded import Answer, RecordedMachine

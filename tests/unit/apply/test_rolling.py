@@ -11,7 +11,8 @@ from appliance.apply import Generations, apply
 from appliance.apply.rolling import one_by_one, touched
 from appliance.cli.upgrade import lines
 from appliance.domain.changes import Changeset
-from appliance.domain.deployment import Deployment, Load, Service
+from appliance.domain.deployment import Deployment
+from appliance.domain.service import Load, Service
 from appliance.domain.spec import ModelSpec
 from appliance.errors import UnhealthyError
 from appliance.flows.upgrade import Step

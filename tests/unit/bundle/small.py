@@ -11,7 +11,8 @@ from appliance.acquire.bundle import Archive, Reader, open_bundle, pack, slot
 from appliance.bundle import cargo, keys
 from appliance.bundle.index import CHUNK, SCHEMA, Component, Index, Target
 from appliance.bundle.keys import Key
-from appliance.domain.deployment import Artifact, Model
+from appliance.domain.deployment import Model
+from appliance.domain.release import Artifact
 from appliance.domain.spec import ModelSpec
 from appliance.domain.weights import WeightFile, Weights
 from appliance.weights.digest import model_digest

@@ -19,7 +19,7 @@ from appliance.bundle import cargo, keys
 from appliance.bundle.image import chains
 from appliance.bundle.index import SCHEMA, Component, Index
 from appliance.catalog import catalog, only
-from appliance.domain.deployment import Artifact
+from appliance.domain.release import Artifact
 from appliance.errors import ArtifactError
 from appliance.report import Plain
 from appliance.system.docker import Image

@@ -10,7 +10,7 @@ import yaml
 
 from appliance import codec
 from appliance.catalog import DIRECTORY, catalog, load, lock, requirements
-from appliance.domain.deployment import Release
+from appliance.domain.release import Release
 from appliance.domain.version import version
 from appliance.engines import engines
 from appliance.errors import ExitCode, SpecError, UsageError

@@ -3,7 +3,7 @@
 import pytest
 
 from appliance.catalog import providers
-from appliance.domain.deployment import Remote
+from appliance.domain.service import Remote
 from appliance.errors import SpecError
 
 NAMED = (

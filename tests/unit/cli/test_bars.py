@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.cli.bars import WIDTH, bars
-from appliance.domain.deployment import Deployment, Load, Service
+from appliance.domain.deployment import Deployment
 from appliance.domain.host import Host
+from appliance.domain.service import Load, Service
 from tests.unit.samples import GIB, HOST, deployment, gpu, gpu_host
 
 LEGEND = "W weights  K KV cache  e engine  x held by others  . free"

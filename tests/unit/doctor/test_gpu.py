@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from appliance.domain.deployment import Release
 from appliance.domain.host import Driver, Gpu, Slice
+from appliance.domain.release import Release
 from tests.unit.doctor.sound import ASKS, CUDA, LLM_ENGINE, SOUND, SYSTEMS, WORKS, facts, file, look, only
 
 MISMATCH = Driver(vendor="nvidia", version="550.54", failure="Driver/library version mismatch", remedy="reboot")

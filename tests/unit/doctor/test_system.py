@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from appliance.domain.deployment import Release
 from appliance.domain.host import Host
+from appliance.domain.release import Release
 from appliance.domain.spec import ApplianceSpec
 from tests.unit.doctor.sound import ASKS, SOUND, SYSTEMS, facts, installed, look, only
 from tests.unit.samples import GIB, layout

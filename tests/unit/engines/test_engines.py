@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from appliance.catalog import providers
-from appliance.domain.deployment import Launch, Load, Release, Service, Setting
 from appliance.domain.host import Gpu
+from appliance.domain.release import Release
+from appliance.domain.service import Launch, Load, Service, Setting
 from appliance.domain.version import version
 from appliance.domain.weights import Layers
 from appliance.engines import dummy, engine, engines, llama_cpp, llama_cpp_python, lmdeploy, sglang, vllm

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from appliance import catalog
-from appliance.domain.deployment import Container, Launch, Model, Program, Release, Service, Setting
+from appliance.domain.deployment import Model
+from appliance.domain.release import Release
+from appliance.domain.service import Container, Launch, Program, Service, Setting
 from appliance.domain.weights import WeightFile
 from appliance.engines import engine, fastchat, health, lightllm, ollama, tei, xinference
 from appliance.memory import GIB, MIB

@@ -7,7 +7,8 @@ import pytest
 
 from appliance import codec
 from appliance.domain.changes import Record
-from appliance.domain.deployment import Artifact, Deployment
+from appliance.domain.deployment import Deployment
+from appliance.domain.release import Artifact
 from appliance.errors import SpecError
 from appliance.flows import store
 from appliance.flows.site import Site

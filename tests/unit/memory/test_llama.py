@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from appliance.domain.deployment import Load, Setting
+from appliance.domain.service import Load, Setting
 from appliance.domain.weights import Layers, Weights
 from appliance.memory import MIB
 from appliance.memory.llama import DRIVER, buffers, cache, cells, estimate, state

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from appliance.domain.deployment import Setting
+from appliance.domain.service import Setting
 from appliance.domain.weights import Layers, Weights
 from appliance.memory import MIB, heads_on_rank, rounded
 from appliance.memory.torch import COLLECTIVES, CONTEXT, activations, cache, divides, overhead, weights_on_rank

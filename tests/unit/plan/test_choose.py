@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.catalog import Catalog, catalog, requirements
-from appliance.domain.deployment import Artifact, Model, Refusal, Release
+from appliance.domain.deployment import Model, Refusal
 from appliance.domain.host import Host
+from appliance.domain.release import Artifact, Release
 from appliance.domain.version import version
 from appliance.engines import engines
 from appliance.errors import HostError, SpecError

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
-from appliance.domain.deployment import Artifact, Container, Deployment
+from appliance.domain.deployment import Deployment
 from appliance.domain.host import Docker, Driver, Host, Podman
+from appliance.domain.release import Artifact
+from appliance.domain.service import Container
 from appliance.domain.spec import Images
 from appliance.errors import HostError
 from appliance.plan import containers

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.domain.deployment import Artifact, Release
 from appliance.domain.host import Driver, Gpu, Slice
+from appliance.domain.release import Artifact, Release
 from appliance.plan.fitness import Wanted, fit, runs
 from tests.unit.plan.machines import CARDS, DOCKER, cards, machine
 from tests.unit.samples import GIB, HOST

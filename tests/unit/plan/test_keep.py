@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from appliance.domain.deployment import Deployment, Service
+from appliance.domain.deployment import Deployment
 from appliance.domain.host import Gpu, Host
+from appliance.domain.service import Service
 from appliance.domain.spec import ModelSpec
 from appliance.domain.weights import Weights
 from appliance.errors import HostError

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.domain.deployment import Setting
 from appliance.domain.host import Gpu
+from appliance.domain.service import Setting
 from appliance.domain.spec import ModelSpec
 from appliance.domain.weights import Weights
 from appliance.engines import Engine, engine, llama_cpp, llama_cpp_python, lmdeploy, vllm

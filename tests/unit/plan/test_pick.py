@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from appliance import catalog
 from appliance.catalog.models import Entry, Shape, Variant, shelf
 from appliance.catalog.models.names import Found, find
-from appliance.domain.deployment import Load, Model
+from appliance.domain.deployment import Model
 from appliance.domain.host import Host
+from appliance.domain.service import Load
 from appliance.domain.spec import ApplianceSpec, ModelSpec
 from appliance.domain.weights import Layers
 from appliance.errors import HostError

@@ -7,7 +7,8 @@ import pytest
 
 from appliance import codec
 from appliance.catalog import load
-from appliance.domain.deployment import Deployment, Remote
+from appliance.domain.deployment import Deployment
+from appliance.domain.service import Remote
 from appliance.domain.spec import ApplianceSpec, ModelSpec, Proxy
 from appliance.errors import HostError
 from appliance.plan import plan

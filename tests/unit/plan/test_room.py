@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from appliance.domain.deployment import Load
 from appliance.domain.host import Gpu, Slice
+from appliance.domain.service import Load
 from appliance.memory import MIB
 from appliance.plan.room import Room, pools, room, sets, summed
 from tests.unit.samples import GIB, HOST, gpu, gpu_host

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from appliance.domain.deployment import Load, Service, Setting
 from appliance.domain.host import Host
+from appliance.domain.service import Load, Service, Setting
 from appliance.memory import MIB
 from appliance.plan.room import Room, pools, room, summed
 from appliance.plan.share import grow

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from appliance.domain.deployment import Deployment, Refusal, Release, Service
+from appliance.domain.deployment import Deployment, Refusal
 from appliance.domain.host import Gpu, Host, Slice
+from appliance.domain.release import Release
+from appliance.domain.service import Service
 from appliance.domain.spec import ModelSpec
 from appliance.domain.weights import Layers, Weights
 from appliance.errors import HostError

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from appliance.domain.deployment import Deployment, Launch
+from appliance.domain.deployment import Deployment
+from appliance.domain.service import Launch
 from appliance.domain.spec import Hub
 from appliance.engines import engines
 from appliance.render.environment import variables

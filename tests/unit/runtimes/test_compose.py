@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from appliance.domain.changes import Command, Completed
-from appliance.domain.deployment import Artifact, Deployment
+from appliance.domain.deployment import Deployment
 from appliance.domain.host import Docker, Podman
+from appliance.domain.release import Artifact
 from appliance.domain.spec import Images
 from appliance.render.pages import launches, render
 from appliance.runtimes import compose

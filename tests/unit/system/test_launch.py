@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from appliance.domain.deployment import Program
+from appliance.domain.service import Program
 from appliance.render.pages import render
 from appliance.system import launch
 from appliance.system.prepare import xinference
