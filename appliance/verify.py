@@ -13,7 +13,6 @@ from appliance.domain.changes import Call, Command, Completed, ServiceState
 from appliance.domain.deployment import Deployment
 from appliance.domain.spec import SMOKE
 from appliance.errors import CommandError, UnhealthyError
-from appliance.report import Progress
 from appliance.runtimes import runtime
 from appliance.system.http import Response, call
 from appliance.system.machine import TIMED_OUT, Machine
@@ -24,8 +23,6 @@ GATEWAY_TIMEOUT = 20
 """Seconds for nginx to answer."""
 BETWEEN: Final = {404: 3, 503: GATEWAY_TIMEOUT}
 """Status -> seconds that it may be said for after a change: each worker of nginx rereads its routes by itself."""
-DRAIN = 120
-"""Seconds that a replica may take to end its requests before it is stopped."""
 LOG_LINES = 15
 """Lines of a failed engine's log that its error message carries."""
 
@@ -86,13 +83,13 @@ def wait(deployment: Deployment, machine: Machine) -> None:
         failed = [state for state in states(deployment, machine) if state.state == "failed"] if waited > 1 else []
         late = [name for name in waiting if waited > limits.get(name, GATEWAY_TIMEOUT)]
         if response.status != 200 and waited > GATEWAY_TIMEOUT:
-            raise _unhealthy(
+            raise unhealthy(
                 "gateway", f"does not answer on {address(deployment)}: {_say(response)}", deployment, machine
             )
         if failed:
-            raise _unhealthy(failed[0].name, f"failed: {failed[0].detail}", deployment, machine)
+            raise unhealthy(failed[0].name, f"failed: {failed[0].detail}", deployment, machine)
         if late:
-            raise _unhealthy(late[0], f"not healthy after {waited:.0f} s", deployment, machine)
+            raise unhealthy(late[0], f"not healthy after {waited:.0f} s", deployment, machine)
         time.sleep(PAUSE if waited < 5 else 0.5)
 
 
@@ -101,62 +98,6 @@ def revive(deployment: Deployment, machine: Machine) -> None:
     failed = tuple(state.name for state in states(deployment, machine) if state.state == "failed")
     for command in runtime(deployment.runtime).revive(deployment, failed) if failed else ():
         machine.run(command)
-
-
-class Steward:
-    """Speaks with the gateway while replicas change: none is stopped in the middle of an answer."""
-
-    def __init__(self, machine: Machine, progress: Progress) -> None:
-        self._machine, self._progress = machine, progress
-
-    def drain(self, deployment: Deployment, names: tuple[str, ...]) -> None:
-        """Keep new requests from these replicas, and wait until they have none any more, DRAIN seconds at most."""
-        told = [name for name in names if self._tell(deployment, name)]
-        until, idle, waited = time.monotonic() + DRAIN, 0, False
-        # Twice, for a request may be on its way from one phase of the gateway to the next.
-        while told and idle < 2:
-            time.sleep(PAUSE)
-            seen = _replicas(deployment)
-            busy = [name for name in told if seen.get(name, {}).get("in_flight")]
-            if busy and not waited:
-                self._progress.step("drain", f"{', '.join(busy)}: requests in progress may end, for {DRAIN} s at most")
-            waited, idle = waited or bool(busy), 0 if busy else idle + 1
-            if busy and time.monotonic() > until:
-                self._progress.note(f"{', '.join(busy)}: still answering after {DRAIN} s, and stopped all the same")
-                return
-
-    def release(self, deployment: Deployment, names: tuple[str, ...]) -> None:
-        """Let requests come to them again, as soon as they answer."""
-        for name in names:
-            self._tell(deployment, name, "&off=1")
-
-    def resume(self, deployment: Deployment) -> None:
-        """Let requests come to whatever a run that was killed had kept them from."""
-        self.release(deployment, tuple(name for name, one in _replicas(deployment).items() if one["state"] != "up"))
-
-    def ready(self, deployment: Deployment, name: str) -> None:
-        """Return when a replica answers. Raises UnhealthyError with the log lines that matter."""
-        began = time.monotonic()
-        limit = next(one.start_timeout for one in deployment.services if one.name == name)
-        while _replicas(deployment).get(name, {}).get("state") != "up":
-            waited = time.monotonic() - began
-            state = next(one for one in states(deployment, self._machine) if one.name == name)
-            if waited > 1 and state.state == "failed":
-                raise _unhealthy(name, f"failed: {state.detail}", deployment, self._machine)
-            if waited > limit:
-                raise _unhealthy(name, f"not healthy after {waited:.0f} s", deployment, self._machine)
-            time.sleep(PAUSE if waited < 5 else 0.5)
-
-    def _tell(self, deployment: Deployment, name: str, more: str = "") -> bool:
-        """Tell whether the gateway knows it; one of an earlier version knows no draining."""
-        return call(door(deployment), f"/gateway/drain?replica={name}{more}", payload={}, timeout=5).status == 200
-
-
-def _replicas(deployment: Deployment) -> dict[str, dict[str, Any]]:
-    """Return what the gateway counts of each replica, nothing where it does not answer."""
-    answer = call(door(deployment), "/gateway/stat", timeout=5)
-    models = (answer.json() or {}).get("models", {}) if answer.status == 200 else {}
-    return {one["name"]: one for model in models.values() for one in model["replicas"]}
 
 
 def completion(deployment: Deployment, model: str, machine: Machine, *, timeout: float = 300) -> Check:
@@ -244,7 +185,7 @@ def _speechless(model: str, why: str, deployment: Deployment, machine: Machine) 
     """Return the error for a model that does not answer as it should: with its log, where that is ours."""
     service = next(item for item in deployment.services if item.model == model)
     if not service.remote:
-        return _unhealthy(service.name, why, deployment, machine)
+        return unhealthy(service.name, why, deployment, machine)
     hint = f"is {service.remote.model} the provider's name for it, and the key right? --model, --api-key-file"
     return UnhealthyError(f"{model} at {service.remote.url} {why}", hint=hint)
 
@@ -283,7 +224,8 @@ def _smoke() -> Smoke:
     return Smoke(prompt=document["prompt"], answer=document["answer"])
 
 
-def _unhealthy(service: str, why: str, deployment: Deployment, machine: Machine) -> UnhealthyError:
+def unhealthy(service: str, why: str, deployment: Deployment, machine: Machine) -> UnhealthyError:
+    """Return the error for a service that does not answer, with the end of its log."""
     module = runtime(deployment.runtime)
     # Line by line, so that output and errors stay in their order.
     boxed = bool(deployment.gateway.image)

@@ -2,10 +2,11 @@
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from appliance.cli.contents import component, created, created_text, index_data, lines_of, title
 from appliance.cli.doctor import Ignore
 from appliance.cli.options import Catalog, DryRun, Json, Offline, OtherHost, Prefix
 from appliance.cli.plans import Certificate, CertificateKey, Insecure, Listen, Runtime, preview, report, settings
@@ -14,14 +15,11 @@ from appliance.errors import UsageError
 from appliance.report import Result, amount_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from appliance.bundle.index import Component, Index
     from appliance.domain.host import Host
     from appliance.domain.spec import ModelSpec
-    from appliance.flows.bundle.create import Created, Sign
+    from appliance.flows.bundle.create import Sign
     from appliance.flows.bundle.install import Wish
-    from appliance.flows.converge import Terms
+    from appliance.flows.planning import Terms
     from appliance.flows.site import Site
 
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -84,14 +82,14 @@ def create(
 ) -> int:
     """Write a bundle for a machine like this one, or for another from its `detect --json`."""
     from appliance.acquire.source import Source
-    from appliance.flows import converge, documents
+    from appliance.flows import documents, planning
     from appliance.flows.bundle import create as flow
     from appliance.flows.bundle import look
 
     here = site(prefix, as_json=as_json)
     target = Path(output).absolute()
     other = documents.read_host(host) if host else None
-    terms = converge.Terms(catalog=catalog, offline=offline)
+    terms = planning.Terms(catalog=catalog, offline=offline)
     wanted = flow.Wanted(
         target=target,
         models=_models(here, model or [], terms, other),
@@ -104,7 +102,7 @@ def create(
         edit=settings(runtime, "", insecure=False),
     )
     done = flow.create(here, wanted, other, Source(offline=offline), terms=terms, dry_run=dry_run)
-    return finish(Result(command="bundle create", data=_created(done), text=_created_text(done)), as_json=as_json)
+    return finish(Result(command="bundle create", data=created(done), text=created_text(done)), as_json=as_json)
 
 
 def inspect(
@@ -116,8 +114,13 @@ def inspect(
     seen = look.inspect(site(prefix, as_json=as_json), _wish(file, parts_dir, trust))
     believed = f"signed by {seen.claimed}, which is trusted here" if seen.key else ""
     signature = believed or seen.problem or "not signed"
-    data = {**_index(seen.index), "signed_by": seen.claimed, "trusted": seen.key is not None, "problem": seen.problem}
-    lines = [*_lines(seen.index), f"{'signature':12} {signature}"]
+    data = {
+        **index_data(seen.index),
+        "signed_by": seen.claimed,
+        "trusted": seen.key is not None,
+        "problem": seen.problem,
+    }
+    lines = [*lines_of(seen.index), f"{'signature':12} {signature}"]
     return finish(Result(command="bundle inspect", data=data, text="\n".join(lines)), as_json=as_json)
 
 
@@ -145,14 +148,14 @@ def diff(
     from appliance.flows.bundle import look
 
     found = look.diff(Path(old), Path(new))
-    lines = [f"+ {_title(one)}" for one in found.added] + [f"- {_title(one)}" for one in found.removed]
-    lines += [f"~ {_title(one)} -> {other.version or other.key[:12]}" for one, other in found.changed]
+    lines = [f"+ {title(one)}" for one in found.added] + [f"- {title(one)}" for one in found.removed]
+    lines += [f"~ {title(one)} -> {other.version or other.key[:12]}" for one, other in found.changed]
     amounts = (found.bytes_added, found.bytes_removed, found.bytes_shared)
     lines.append("{} more, {} less, {} in both".format(*map(amount_text, amounts)))
     data = {
-        "added": [_component(one) for one in found.added],
-        "removed": [_component(one) for one in found.removed],
-        "changed": [{"old": _component(one), "new": _component(other)} for one, other in found.changed],
+        "added": [component(one) for one in found.added],
+        "removed": [component(one) for one in found.removed],
+        "changed": [{"old": component(one), "new": component(other)} for one, other in found.changed],
         "bytes": dict(zip(("added", "removed", "shared"), amounts, strict=True)),
     }
     return finish(Result(command="bundle diff", data=data, text="\n".join(lines)), as_json=as_json)
@@ -176,13 +179,13 @@ def install(
     as_json: Json = False,
 ) -> int:
     """Install from a bundle, or add what is in it to what is served already; no network is reached."""
-    from appliance.flows import converge
+    from appliance.flows import planning
     from appliance.flows.bundle import install as flow
 
     here = site(prefix, as_json=as_json)
     wish = _wish(file, parts_dir, trust, allow_unsigned=allow_unsigned, allow_older=allow_older, first=first_key)
     edit = settings(runtime, listen, insecure, tls_certificate, tls_key)
-    terms = converge.Terms(ignore=tuple(ignore or ()), offline=True)
+    terms = planning.Terms(ignore=tuple(ignore or ()), offline=True)
     if dry_run:
         shown = flow.preview(here, wish, edit, terms)
         here.progress.note(f"{amount_text(shown.bytes)} would be written")
@@ -205,7 +208,7 @@ def extract(
     wish = _wish(file, parts_dir, trust, allow_unsigned=allow_unsigned)
     index = look.extract(site(prefix, as_json=as_json), wish, Path(target).absolute())
     text = f"{target}: {len(index.payloads)} blobs, {amount_text(index.size)}"
-    return finish(Result(command="bundle extract", data=_index(index), text=text), as_json=as_json)
+    return finish(Result(command="bundle extract", data=index_data(index), text=text), as_json=as_json)
 
 
 def inventory(prefix: Prefix = "", as_json: Json = False) -> int:
@@ -233,9 +236,9 @@ def keygen(
 
 def _models(here: "Site", words: list[str], terms: "Terms", host: "Host | None") -> "tuple[ModelSpec, ...]":
     from appliance.domain.spec import ModelSpec
-    from appliance.flows import converge, names
+    from appliance.flows import names, planning
 
-    there = {one.name: one for one in converge.read_spec(here)[0].models} if words else {}
+    there = {one.name: one for one in planning.read_spec(here)[0].models} if words else {}
     found = []
     for word in words:
         name, _, source = word.partition("=")
@@ -281,78 +284,3 @@ def _size(text: str) -> int:
     if size < SMALLEST:
         raise UsageError(f"--split {text}: parts of {size} bytes; at least {SMALLEST}", hint="for example 4G, or 700M")
     return size
-
-
-def _created(done: "Created") -> dict[str, Any]:
-    return {
-        "files": [str(path) for path in done.files],
-        "bytes": done.size,
-        "signed_by": done.key.id if done.key else "",
-        "installer": str(done.installer) if done.installer else "",
-        "installer_sha256": done.installer_sha256,
-        "bundle": _index(done.index) if done.index else None,
-    }
-
-
-def _created_text(done: "Created") -> str:
-    if done.index is None:
-        return f"{done.files[0]}: about {amount_text(done.size)} would be written"
-    lines = [*_lines(done.index), ""]
-    lines += [str(path) for path in done.files]
-    if done.installer:
-        lines += [str(done.installer), f"sha256 {done.installer_sha256}  (compare it there: sha256sum)"]
-    signed = f"signed by {done.key.id}: carry its public key there by another way" if done.key else "not signed"
-    return "\n".join([*lines, signed])
-
-
-def _lines(index: "Index") -> list[str]:
-    target = index.target
-    needs = [f"{target.os} {target.os_version}", target.arch, f"glibc >= {target.glibc}"]
-    needs += [f"Python {target.python} (in it)"] if target.python and index.of("python") else []
-    needs += [f"{vendor} driver >= {lowest}" for vendor, lowest in target.drivers]
-    needs += ["Docker with Compose"] if target.docker else []
-    needs += [f"processor with {' '.join(target.cpu_flags)}"] if target.cpu_flags else []
-    lines = [
-        f"{'bundle':12} {index.name}, serial {index.serial}, {amount_text(index.size)}, llm-appliance {index.appliance}"
-    ]
-    lines.append(f"{'for':12} {', '.join(needs)}")
-    for one in index.of("engine", "gateway", "model", "files"):
-        there = "  (the target has it)" if one.base else f"  {amount_text(one.unpacked)}"
-        lines.append(f"{one.kind:12} {_title(one)}{there}")
-    added = index.of("package")
-    if added:
-        lines.append(f"{'packages':12} {len(added)}, {amount_text(sum(one.unpacked for one in added))}: {_some(added)}")
-    starters = index.of("appliance", "python")
-    if starters:
-        lines.append(f"{'to start':12} {len(starters)} files, {amount_text(sum(one.unpacked for one in starters))}")
-    if index.base:
-        size = sum(one.size for one in index.base)
-        lines.append(f"{'left out':12} {len(index.base)} blobs, {amount_text(size)}, which the target must have")
-    return lines
-
-
-def _some(packages: "Sequence[Component]") -> str:
-    """Name the first few packages; what Docker depends on is sixty."""
-    names = ", ".join(one.name for one in packages[:8])
-    return names if len(packages) <= 8 else f"{names} …"
-
-
-def _title(one: "Component") -> str:
-    return f"{one.name} {one.version}".rstrip() + (f" from {one.source}" if one.kind == "model" else "")
-
-
-def _component(one: "Component") -> dict[str, Any]:
-    return {
-        "kind": one.kind, "name": one.name, "version": one.version, "source": one.source, "licence": one.licence,
-        "bytes": one.unpacked, "key": one.key, "left_out": one.base,
-    }  # fmt: skip
-
-
-def _index(index: "Index") -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return {
-        "name": index.name, "serial": index.serial, "appliance": index.appliance, "bytes": index.size,
-        "target": asdict(index.target), "components": [_component(one) for one in index.components],
-        "payloads": len(index.payloads), "base": [asdict(one) for one in index.base],
-    }  # fmt: skip

@@ -106,7 +106,7 @@ def add_model(
     """Serve one more model beside those that are served already."""
     from appliance.acquire.source import Source
     from appliance.domain.spec import ModelSpec, Serving, Tuning
-    from appliance.flows import converge, documents, names, secrets
+    from appliance.flows import converge, documents, names, planning, secrets
     from appliance.options import plain
 
     here = site(prefix, as_json=as_json)
@@ -152,14 +152,14 @@ def add_model(
             pipeline_parallel=pipeline_parallel,
         ),
     )
-    terms = converge.Terms(catalog=catalog, replan=replan, ignore=tuple(ignore or ()), offline=offline)
+    terms = planning.Terms(catalog=catalog, replan=replan, ignore=tuple(ignore or ()), offline=offline)
     wish = names.Wish(quantisation=quantisation, hub=hub)
     if host and not dry_run:
         raise UsageError("--host plans for another machine, nothing can be added there", hint="say --dry-run too")
     other = documents.read_host(host) if host else None
     model = names.resolve(here, asked, wish, terms, other).model
     if dry_run:
-        return preview("add-model", converge.planned(here, converge.add(model), terms, other), as_json=as_json)
+        return preview("add-model", planning.planned(here, converge.add(model), terms, other), as_json=as_json)
     done = converge.converge(here, converge.add(model), Source(offline=offline), terms, secret=key)
     return report("add-model", done, as_json=as_json)
 
@@ -172,11 +172,11 @@ def remove_model(
 ) -> int:
     """Stop serving a model; its weights stay in the store."""
     from appliance.acquire.source import Source
-    from appliance.flows import converge
+    from appliance.flows import converge, planning
 
     here = site(prefix, as_json=as_json)
     if dry_run:
-        return preview("remove-model", converge.planned(here, converge.without(name)), as_json=as_json)
+        return preview("remove-model", planning.planned(here, converge.without(name)), as_json=as_json)
     return report("remove-model", converge.converge(here, converge.without(name), Source()), as_json=as_json)
 
 

@@ -13,7 +13,8 @@ from appliance.report import Result, amount_text
 
 if TYPE_CHECKING:
     from appliance.domain.status import HandEdit
-    from appliance.flows.converge import Converged, Edit, Planned
+    from appliance.flows.converge import Converged
+    from appliance.flows.planning import Edit, Planned
     from appliance.flows.site import Site
 
 Runtime = Annotated[str, typer.Option("--runtime", help="auto, systemd, compose or supervisord.")]
@@ -64,14 +65,14 @@ def install(
     """Install, or bring what is installed in line with the configuration."""
     from appliance.acquire.source import Source
     from appliance.certificates import check_name
-    from appliance.flows import converge
+    from appliance.flows import converge, planning
 
     here = site(prefix, as_json=as_json)
     edit = encrypted(here, settings(runtime, listen, insecure, tls_certificate, tls_key), tls)
     names = tuple(check_name(one) for one in tls_name or ())
-    terms = converge.Terms(catalog=catalog, replan=replan, ignore=tuple(ignore or ()), offline=offline, names=names)
+    terms = planning.Terms(catalog=catalog, replan=replan, ignore=tuple(ignore or ()), offline=offline, names=names)
     if dry_run:
-        planned = converge.planned(here, lambda spec: converge.with_smoke(edit(spec)), terms)
+        planned = planning.planned(here, lambda spec: converge.with_smoke(edit(spec)), terms)
         return preview("install", planned, as_json=as_json)
     done = converge.install(here, Source(offline=offline), edit=edit, terms=terms)
     return report("install", done, as_json=as_json)
@@ -91,13 +92,13 @@ def plan(
 ) -> int:
     """Show what would run and why; exit code 10 when that differs from what is installed."""
     from appliance import codec
-    from appliance.flows import converge, documents
+    from appliance.flows import converge, documents, planning
 
     edit = settings(runtime, listen, insecure, tls_certificate, tls_key)
-    terms = converge.Terms(catalog=catalog, replan=replan)
+    terms = planning.Terms(catalog=catalog, replan=replan)
     other = documents.read_host(host) if host else None
     here = site(prefix, as_json=as_json)
-    planned = converge.planned(here, lambda spec: converge.with_smoke(edit(spec)), terms, other)
+    planned = planning.planned(here, lambda spec: converge.with_smoke(edit(spec)), terms, other)
     deployment = planned.changes.deployment
     data = {"deployment": codec.to_data(deployment), "pending": planned.pending}
     code = ExitCode.PENDING if planned.pending else ExitCode.OK

@@ -32,7 +32,7 @@ def update_model(
     as_json: Json = False,
 ) -> int:
     """Move a model to the newest commit of its branch; fetches what differs, goes back if it does not start."""
-    from appliance.flows import converge, update
+    from appliance.flows import planning, update
 
     if every == bool(name):
         raise UsageError("which model?" if not name else f"--all and {name} exclude each other",
@@ -44,7 +44,7 @@ def update_model(
     for line in _lines(moves):
         here.progress.note(line)
     data = {"moves": [_data(move) for move in moves]}
-    terms = converge.Terms(ignore=tuple(ignore or ()))
+    terms = planning.Terms(ignore=tuple(ignore or ()))
     if not any(move.differs for move in moves):
         text = "\n".join([*_lines(moves), "changed=0"])
         return finish(Result(command="update-model", data={**data, "changed": 0}, text=text), as_json=as_json)

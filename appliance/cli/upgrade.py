@@ -51,7 +51,7 @@ def upgrade(
     """Move models to a newer release of their engine; replica by replica, and back when one does not start."""
     from dataclasses import asdict
 
-    from appliance.flows import converge
+    from appliance.flows import planning
     from appliance.flows import upgrade as flow
 
     here = site(prefix, as_json=as_json)
@@ -60,7 +60,7 @@ def upgrade(
             raise UsageError("models are moved after the program", hint="llm-appliance upgrade --appliance PATH")
         return _program(here, appliance, offline=offline, dry_run=dry_run, as_json=as_json)
     wanted = flow.wish(here, model, engine_version, revision)
-    terms = converge.Terms(ignore=tuple(ignore or ()), offline=offline)
+    terms = planning.Terms(ignore=tuple(ignore or ()), offline=offline)
     planned = flow.planned(here, wanted, terms)
     steps = flow.steps(here, wanted, planned)
     for line in lines(steps):

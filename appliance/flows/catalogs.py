@@ -10,7 +10,7 @@ from appliance.catalog import document
 from appliance.catalog.document import Difference, Document
 from appliance.domain.changes import File
 from appliance.errors import ArtifactError, SpecError, UsageError
-from appliance.flows import converge
+from appliance.flows import planning
 from appliance.flows.site import Site, require_rights
 from appliance.system import web
 from appliance.system.lock import lock
@@ -106,7 +106,7 @@ def _text(site: Site, source: str, *, offline: bool) -> str:
     else:
         try:
             with Path(source).open("rb") as stream:
-                content = stream.read(converge.LARGEST)
+                content = stream.read(planning.LARGEST)
         except OSError as error:
             hint = "a file here, or https://HOST/catalog.yaml#sha256=HEX"
             raise UsageError(f"{source}: {error.strerror}", hint=hint) from error
@@ -126,7 +126,7 @@ def _fetched(site: Site, source: str, *, offline: bool) -> bytes:
             f"{address} comes without a digest, so nobody could tell whether it is the right one",
             hint=f"put #sha256=HEX behind it, from whoever publishes it: {address}#sha256=HEX",
         )
-    settings = converge.access(site, converge.read_spec(site)[0], offline=offline).settings
+    settings = planning.access(site, planning.read_spec(site)[0], offline=offline).settings
     if settings.offline:
         raise ArtifactError(
             f"{address}: offline nothing is fetched", hint="fetch it elsewhere: llm-appliance catalog update FILE"

@@ -88,7 +88,7 @@ def gather(site: Site, host: Host, spec: ApplianceSpec | None = None) -> Facts:
 
 
 def _spec(site: Site) -> tuple[ApplianceSpec, tuple[str, str]]:
-    from appliance.flows.converge import read_spec  # it asks the doctor itself
+    from appliance.flows.planning import read_spec  # it asks the doctor itself
 
     try:
         return read_spec(site)[0], ("", "")

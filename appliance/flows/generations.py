@@ -9,7 +9,8 @@ from appliance.acquire.source import Source
 from appliance.domain.changes import Record
 from appliance.domain.deployment import Deployment
 from appliance.errors import SpecError
-from appliance.flows.converge import Converged, Planned, bring_about, compared
+from appliance.flows.converge import Converged, bring_about
+from appliance.flows.planning import Planned, compared
 from appliance.flows.site import Site, installed, require_rights
 from appliance.system.lock import lock
 

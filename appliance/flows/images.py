@@ -10,7 +10,7 @@ from appliance.domain.deployment import Deployment
 from appliance.domain.release import Artifact
 from appliance.domain.spec import ApplianceSpec
 from appliance.errors import ArtifactError, UsageError
-from appliance.flows import converge, store
+from appliance.flows import converge, planning, store
 from appliance.flows.site import Site, daemon, require_rights
 from appliance.plan import containers
 from appliance.report import work
@@ -37,7 +37,7 @@ def wanted(site: Site) -> Deployment:
     def edit(spec: ApplianceSpec) -> ApplianceSpec:
         return converge.with_smoke(replace(spec, runtime="compose"))
 
-    return converge.planned(site, edit).changes.deployment
+    return planning.planned(site, edit).changes.deployment
 
 
 def recipes() -> tuple[str, ...]:

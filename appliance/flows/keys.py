@@ -10,7 +10,7 @@ from appliance import codec, keyring, specfile
 from appliance.domain.changes import File
 from appliance.domain.spec import ApplianceSpec
 from appliance.errors import HostError, SpecError
-from appliance.flows.converge import guards, read_spec
+from appliance.flows.planning import guards, read_spec
 from appliance.flows.site import Site, require_rights, unknown_model
 from appliance.keyring import Key
 from appliance.system.lock import lock

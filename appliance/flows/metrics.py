@@ -6,7 +6,7 @@ from pathlib import Path
 from appliance.detect import detect
 from appliance.domain.changes import File
 from appliance.errors import HostError, UsageError
-from appliance.flows.converge import guards, read_spec
+from appliance.flows.planning import guards, read_spec
 from appliance.flows.site import Site
 from appliance.render import monitoring
 

@@ -20,7 +20,7 @@ from appliance.domain.service import Service
 from appliance.domain.spec import SMOKE, TASKS, ApplianceSpec, ModelSpec, Tuning
 from appliance.domain.version import version
 from appliance.errors import UsageError
-from appliance.flows.converge import Terms, access, read_spec
+from appliance.flows.planning import Terms, access, read_spec
 from appliance.flows.site import Site
 from appliance.plan import choose, offer, pick, size
 from appliance.plan.room import Room, pools, room

@@ -12,6 +12,7 @@ from appliance.domain.changes import Command, Record, ServiceState
 from appliance.domain.deployment import Deployment
 from appliance.errors import ApplianceError, ArtifactError, HostError
 from appliance.flows.site import Site, daemon, installed, require_rights, unknown_model
+from appliance.flows.steward import Steward
 from appliance.runtimes import runtime
 from appliance.system.docker import Daemon
 from appliance.system.lock import lock
@@ -63,7 +64,7 @@ def control(site: Site, verb: str, model: str, *, now: bool = False) -> Record:
     wanted = commands(site, verb, model, now=now)
     record = installed(site)
     require_rights(site, writing=False)
-    deployment, steward = record.deployment, verify.Steward(site.machine, site.progress)
+    deployment, steward = record.deployment, Steward(site.machine, site.progress)
     names = tuple(one.name for one in deployment.started if model in ("", one.model)) if verb != "start" else ()
     with lock(Path(site.layout.state, "lock"), site.command):
         if verb != "stop":

@@ -14,7 +14,7 @@ from appliance.detect.proxies import proxies
 from appliance.domain.changes import File
 from appliance.domain.spec import ApplianceSpec
 from appliance.errors import UsageError
-from appliance.flows import converge
+from appliance.flows import planning
 from appliance.flows.site import Site, require_rights
 from appliance.system.lock import lock
 
@@ -56,7 +56,7 @@ def known(key: str) -> str:
 
 def values(site: Site) -> dict[str, tuple[bool, str | bool]]:
     """Return key -> (whether it is set, what holds): where nothing is set, the environment or a default holds."""
-    spec, _ = converge.read_spec(site)
+    spec, _ = planning.read_spec(site)
     now = hub_settings(spec.hub)
     environ = {name.lower(): value for name, value in proxies(os.environ)}
     holding: dict[str, str | bool] = {
@@ -79,7 +79,7 @@ def change(site: Site, key: str, text: str | None) -> bool:
     value: Any = _get(ApplianceSpec(), key) if text is None else _value(key, text)
     require_rights(site)
     with lock(Path(site.layout.state, "lock"), site.command):
-        spec, files = converge.read_spec(site)
+        spec, files = planning.read_spec(site)
         wanted = _with(spec, key, value)
         if wanted == spec:
             return False

@@ -11,7 +11,7 @@ from appliance.acquire.hub import keep
 from appliance.bundle import cargo
 from appliance.domain.deployment import Deployment, Model
 from appliance.errors import SpecError, UsageError
-from appliance.flows import converge, preflight
+from appliance.flows import planning, preflight
 from appliance.flows.site import Site, require_rights
 from appliance.system.lock import lock
 from appliance.system.machine import sync
@@ -50,8 +50,8 @@ def pull(site: Site, source: str, *, offline: bool = False) -> Model:
         raise UsageError(f"{source!r} is no model on a hub", hint=f"{hub.FORMS}; add-model takes paths as they are")
     require_rights(site)
     with lock(Path(site.layout.state, "lock"), site.command):
-        spec, _ = converge.read_spec(site)
-        here = converge.access(site, spec, offline=offline)
+        spec, _ = planning.read_spec(site)
+        here = planning.access(site, spec, offline=offline)
         found = hub.find(source, here)
         model = models.from_hub(found.source, found.source, here)
         preflight.refuse_small_disk(site.layout.state, 0, store.missing(model, site.layout.state))

@@ -11,7 +11,7 @@ from appliance.apply import accounts
 from appliance.certificates import About, Pair
 from appliance.domain.changes import Command, File, Record
 from appliance.errors import CommandError, HostError, SpecError
-from appliance.flows import certificate, converge
+from appliance.flows import certificate, converge, planning
 from appliance.flows.site import Site, installed, require_rights
 from appliance.runtimes import runtime
 from appliance.system.lock import lock
@@ -70,7 +70,7 @@ def use(site: Site, chain: str, key: str) -> Shown:
 
 def shown(site: Site) -> Shown:
     """Return what the configured certificate says. Raises HostError where there is none, or we may not read it."""
-    spec, _ = converge.read_spec(site)
+    spec, _ = planning.read_spec(site)
     path = spec.tls.certificate
     if not path:
         raise HostError("the gateway speaks plain HTTP: no certificate is configured", hint=ASK)

@@ -11,8 +11,9 @@ from appliance.domain.changes import Record
 from appliance.domain.deployment import Model
 from appliance.domain.spec import ApplianceSpec, ModelSpec
 from appliance.errors import SpecError, UsageError
-from appliance.flows import converge
-from appliance.flows.converge import Converged, Edit, Planned, Terms
+from appliance.flows import converge, planning
+from appliance.flows.converge import Converged
+from appliance.flows.planning import Edit, Planned, Terms
 from appliance.flows.site import Site, unknown_model
 
 
@@ -40,11 +41,11 @@ class Move:
 
 def moves(site: Site, names: tuple[str, ...], revision: str = "") -> tuple[Move, ...]:
     """Ask the hubs what is newest of these models, of all for (). Raises SpecError, UsageError, ArtifactError."""
-    spec, _ = converge.read_spec(site)
+    spec, _ = planning.read_spec(site)
     there = {item.name: item for item in spec.models}
     if unknown := next((name for name in names if name not in there), None):
         raise unknown_model(unknown, tuple(there))
-    here = converge.access(site, spec)
+    here = planning.access(site, spec)
     record = site.generations.record()
     chosen = [there[name] for name in names] or [item for item in spec.models if _refusal(item) is None]
     for item in chosen:
@@ -71,7 +72,7 @@ def update(site: Site, wanted: tuple[Move, ...], terms: Terms) -> Converged:
 
 def preview(site: Site, wanted: tuple[Move, ...], terms: Terms) -> Planned:
     """Return what an update would change."""
-    return converge.planned(site, edit(wanted), terms)
+    return planning.planned(site, edit(wanted), terms)
 
 
 def _refusal(item: ModelSpec) -> str | None:

@@ -8,8 +8,9 @@ from appliance.apply.rolling import one_by_one, touched
 from appliance.domain.deployment import Deployment
 from appliance.domain.spec import ApplianceSpec
 from appliance.errors import UsageError
-from appliance.flows import converge, update
-from appliance.flows.converge import Converged, Edit, Planned, Terms
+from appliance.flows import converge, planning, update
+from appliance.flows.converge import Converged
+from appliance.flows.planning import Edit, Planned, Terms
 from appliance.flows.site import Site, installed, unknown_model
 
 
@@ -40,7 +41,7 @@ class Step:
 
 def wish(site: Site, model: str, version: str, revision: str) -> Wish:
     """Return what is asked for. Raises SpecError on an unknown model, UsageError on what makes no sense."""
-    spec, _ = converge.read_spec(site)
+    spec, _ = planning.read_spec(site)
     there = {item.name: item for item in spec.models}
     if model and model not in there:
         raise unknown_model(model, tuple(there))
@@ -61,7 +62,7 @@ def wish(site: Site, model: str, version: str, revision: str) -> Wish:
 
 def planned(site: Site, wanted: Wish, terms: Terms) -> Planned:
     """Return what would change. Raises what a plan raises."""
-    return converge.planned(site, _edit(wanted), replace(terms, renew=wanted.models))
+    return planning.planned(site, _edit(wanted), replace(terms, renew=wanted.models))
 
 
 def upgrade(site: Site, wanted: Wish, terms: Terms) -> Converged:

@@ -16,7 +16,7 @@ from appliance.domain.deployment import Deployment
 from appliance.domain.host import Host
 from appliance.domain.spec import ApplianceSpec, ModelSpec
 from appliance.errors import HostError, UsageError
-from appliance.flows import converge
+from appliance.flows import converge, planning
 from appliance.flows.bundle import contents, script
 from appliance.flows.bundle.ingredients import Ingredients
 from appliance.flows.site import Site, require_rights
@@ -46,7 +46,7 @@ class Wanted:
     serial: int | None = None
     portable: bool = False
     """Compile engines for every processor of the architecture."""
-    edit: converge.Edit = lambda spec: spec
+    edit: planning.Edit = lambda spec: spec
     """Changes the plan's settings."""
     packages: tuple[str, ...] = ()
     """Packages that the operator adds, a driver, Docker: files, or names that the distribution has."""
@@ -70,7 +70,7 @@ class Created:
 
 
 def create(
-    site: Site, wanted: Wanted, host: Host | None, source: Source, *, terms: converge.Terms, dry_run: bool = False
+    site: Site, wanted: Wanted, host: Host | None, source: Source, *, terms: planning.Terms, dry_run: bool = False
 ) -> Created:
     """Make a bundle for `host`, None = a machine like this one. Raises what planning and acquiring raise."""
     name = wanted.target.name.removesuffix(".llmb")
@@ -93,7 +93,7 @@ def create(
         return _write(site, wanted, name, found, target)
 
 
-def _deployment(site: Site, wanted: Wanted, host: Host, here: Host, terms: converge.Terms) -> Deployment:
+def _deployment(site: Site, wanted: Wanted, host: Host, here: Host, terms: planning.Terms) -> Deployment:
     # Nobody's ports and nobody's memory: what is free on this machine now says nothing of the target.
     idle = replace(_with_docker(host, here, wanted.packages), ports=())
 
@@ -104,7 +104,7 @@ def _deployment(site: Site, wanted: Wanted, host: Host, here: Host, terms: conve
         spec = replace(spec, images=replace(spec.images, portable=spec.images.portable or wanted.portable))
         return replace(spec, models=wanted.models) if wanted.models else converge.with_smoke(spec)
 
-    return converge.planned(site, edit, replace(terms, whole=True), idle).changes.deployment
+    return planning.planned(site, edit, replace(terms, whole=True), idle).changes.deployment
 
 
 def _with_docker(host: Host, here: Host, packages: tuple[str, ...]) -> Host:
@@ -150,13 +150,13 @@ def _refuse(deployment: Deployment, target: Host, here: Host) -> None:
 
 def _bring_from_hubs(site: Site, deployment: Deployment, source: Source) -> None:
     """Have the weights of hubs in the store; files of this machine are read where they are."""
-    access = converge.access(site, deployment.spec, offline=source.offline)
+    access = planning.access(site, deployment.spec, offline=source.offline)
     for model in deployment.models:
         if any(file.url for file in model.weights.files):
             acquire.add(model, access)
 
 
-def _target(deployment: Deployment, host: Host, here: Host, terms: converge.Terms, state: str) -> Target:
+def _target(deployment: Deployment, host: Host, here: Host, terms: planning.Terms, state: str) -> Target:
     rows = load_catalog(terms.catalog, state=state).releases
     drivers: dict[str, str] = {}
     for one in deployment.services:

@@ -16,9 +16,10 @@ from appliance.domain.host import Host
 from appliance.domain.spec import ApplianceSpec, ModelSpec
 from appliance.domain.version import version
 from appliance.errors import ArtifactError, HostError
-from appliance.flows import converge
+from appliance.flows import converge, planning
 from appliance.flows.bundle import trust
-from appliance.flows.converge import Converged, Edit, Planned, Terms
+from appliance.flows.converge import Converged
+from appliance.flows.planning import Edit, Planned, Terms
 from appliance.flows.site import Site, require_rights
 from appliance.system.docker import Daemon
 from appliance.system.lock import lock
@@ -54,7 +55,7 @@ def install(site: Site, wish: Wish, edit: Edit, terms: Terms) -> Converged:
     require_rights(site)
     with lock(Path(site.layout.state, "lock"), site.command), _opened(site, wish) as reader:
         bundle = _checked(site, reader, wish)
-        planned = converge.planned(site, _with(site, bundle, edit), _terms(terms, bundle))
+        planned = planning.planned(site, _with(site, bundle, edit), _terms(terms, bundle))
         _refuse_missing(planned.changes.deployment, bundle)
         done = converge.bring_about(site, planned.changes, Source(offline=True, bundle=bundle))
         if reader.key:
@@ -67,7 +68,7 @@ def preview(site: Site, wish: Wish, edit: Edit, terms: Terms) -> Preview:
     """Return what would be done; nothing is written."""
     with _opened(site, wish) as reader:
         bundle = _checked(site, reader, wish)
-        planned = converge.planned(site, _with(site, bundle, edit), _terms(terms, bundle))
+        planned = planning.planned(site, _with(site, bundle, edit), _terms(terms, bundle))
         deployment = planned.changes.deployment
         _refuse_missing(deployment, bundle)
         return Preview(planned=planned, reader=reader, bytes=sum(acquire.missing(deployment, bundle)))

@@ -12,7 +12,7 @@ from appliance.catalog.models.names import find
 from appliance.domain.host import Host
 from appliance.domain.spec import SMOKE, ApplianceSpec, ModelSpec, Tuning
 from appliance.errors import HostError, SpecError, UsageError
-from appliance.flows import converge, names
+from appliance.flows import converge, names, planning
 from appliance.flows.names import Wish, resolve
 from appliance.flows.site import Site
 from appliance.plan.offer import choices
@@ -56,7 +56,7 @@ def asked(
     **more: Any,
 ) -> ModelSpec:
     where, _ = site(**files or {})
-    return resolve(where, ModelSpec(name=name, source=source, **more), wish, converge.Terms(), host).model
+    return resolve(where, ModelSpec(name=name, source=source, **more), wish, planning.Terms(), host).model
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_name_of_the_catalog_becomes_the_form_that_fits(name: str, source: str
 
 def test_the_choice_is_told_with_its_runner_ups() -> None:
     where, told = site()
-    found = resolve(where, ModelSpec(name="qwen3", source=""), Wish(), converge.Terms(), H100)
+    found = resolve(where, ModelSpec(name="qwen3", source=""), Wish(), planning.Terms(), H100)
     assert told.lines[0].startswith("choose: qwen3-32b BF16 with vllm 0.33.0 (cuda13.0) on nvidia:0")
     assert any(line.startswith("not qwen3-235b-a22b-instruct-2507") for line in told.lines)
     assert any(line.startswith("or qwen3-32b FP8: fits too, with vllm") for line in told.lines)
@@ -212,13 +212,13 @@ def test_asking_again_keeps_what_was_chosen() -> None:
     kept = {file.path: file.content for file in written}
     where = Site(layout=LAYOUT, machine=RecordedMachine(files=kept), progress=Told(), command="x")  # type: ignore[arg-type]
     # On a machine that would get another one now.
-    again = resolve(where, ModelSpec(name="qwen3", source=""), Wish(), converge.Terms(), CPU).model
+    again = resolve(where, ModelSpec(name="qwen3", source=""), Wish(), planning.Terms(), CPU).model
     assert again == first
     spec = ApplianceSpec(models=(first,))
     assert converge.add(again)(spec) == spec
-    second = resolve(where, ModelSpec(name="second", source="qwen3"), Wish(), converge.Terms(), CPU).model
+    second = resolve(where, ModelSpec(name="second", source="qwen3"), Wish(), planning.Terms(), CPU).model
     assert second.source == "hf:unsloth/Qwen3-32B-GGUF:Q8_0"
-    other = resolve(where, ModelSpec(name="qwen3", source=""), Wish(quantisation="fp8"), converge.Terms(), H100).model
+    other = resolve(where, ModelSpec(name="qwen3", source=""), Wish(quantisation="fp8"), planning.Terms(), H100).model
     with pytest.raises(SpecError, match="a model qwen3 is there already"):
         converge.add(other)(spec)
 
@@ -274,13 +274,13 @@ def test_a_name_of_a_kept_catalog_is_known(tmp_path: Path) -> None:
     where, _ = site()
     where = replace(where, layout=replace(where.layout, state=str(tmp_path)))
     document.place(str(tmp_path)).write_text(codec.dump_json(replace(own, families=(new,))))
-    found = resolve(where, ModelSpec(name="novel", source=""), Wish(), converge.Terms(), H100).model
+    found = resolve(where, ModelSpec(name="novel", source=""), Wish(), planning.Terms(), H100).model
     assert found.source == "hf:Qwen/Qwen3-0.6B"
     with pytest.raises(UsageError, match="no model of the catalog is called 'qwen3'"):
-        resolve(where, ModelSpec(name="qwen3", source=""), Wish(), converge.Terms(), H100)
+        resolve(where, ModelSpec(name="qwen3", source=""), Wish(), planning.Terms(), H100)
 
 
 def test_without_a_record_all_memory_is_left() -> None:
     where, _ = site()
-    left = names._left(where, ApplianceSpec(), H100, catalog.load(), converge.Terms(), "systemd")
+    left = names._left(where, ApplianceSpec(), H100, catalog.load(), planning.Terms(), "systemd")
     assert left == room(H100)
