@@ -375,7 +375,7 @@ function M.body()
         end
     elseif one.held_back then
         pass_held_back(one)
-    elseif usage.begin(one, request) > 0 then
+    elseif usage.begin(request) > 0 then
         one.first_byte = ngx.now() - ngx.req.start_time()
     end
 end
@@ -435,8 +435,7 @@ function M.done()
     balance.release(one)
     queue.done(one)
     local digits_in, digits_out = usage.tokens(one)
-    local pieces = usage.pieces(one)
-    usage.done(one, get_request())
+    local pieces = usage.done(one, get_request())
     note(one, digits_in, digits_out)
     local tokens_in, tokens_out = tonumber(digits_in or 0), tonumber(digits_out)
     -- An engine that tells no numbers gives about one token in each piece of a stream.

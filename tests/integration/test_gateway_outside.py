@@ -234,6 +234,36 @@ def test_tokens_are_found_wherever_a_stream_is_cut(fresh: Gateway, before: int) 
     assert (line["tokens_in"], line["tokens_out"]) == (12, 34)
 
 
+EVENT = b'data: {"delta":"%s"}\n\n'
+
+
+@pytest.mark.parametrize(
+    ("pieces", "tokens"),
+    [
+        ((EVENT % b"a", b'data: {"usage":{"prompt_tokens":1,"completion_tokens":2}}\n\n', b"data: [DONE]\n\n"), (1, 2)),
+        ((EVENT % b"a", b'data: {"usage":{"prompt_tokens":1', b'2,"completion_tokens":3}}\n\n', EVENT % b"b"), (12, 3)),
+        ((EVENT % b"a", b'data: {"usage":{"prompt_tok', b'ens":1,"completion_tok', b'ens":2', b"3}}\n\n"), (1, 23)),
+        ((b'data: {"input_tokens":4}\r\n\r\n', *[EVENT % (b"x" * 2000)] * 3, b'data: {"output_tokens":5}\n\n'), (4, 5)),
+        ((b'data: {"usage":{"prompt_tokens":1,"completion_tokens":2},"text":"%s"}\n\n' % (b"x" * 3000),), (1, 2)),
+        ((b'{"response":"a"}\n', b'{"prompt_eval_count":5,"eval_count":6}\n'), (5, 6)),
+        ((EVENT % b"a", b'data: {"timings":{"prompt_n":3,"predicted_n":4}}\n\n'), (3, 4)),
+        ((EVENT % b"a", EVENT % b"b"), (None, None)),
+    ],
+)
+def test_tokens_of_a_stream_are_what_its_events_say(
+    fresh: Gateway, pieces: tuple[bytes, ...], tokens: tuple[int | None, int | None]
+) -> None:
+    """Events that tell no numbers are not kept, so those that do are found however much came in between."""
+    [recorder] = [engine for engine in fresh.engines if isinstance(engine, Recorder)]
+    recorder.pieces = pieces
+    fresh.start()
+    fresh.wait_for("rec")
+    assert fresh.chat("rec").content == b"".join(pieces)
+    until(lambda: [line for line in fresh.logged() if line["model"]], what="the log")
+    [line] = [line for line in fresh.logged() if line["model"]]
+    assert (line["tokens_in"], line["tokens_out"]) == tokens
+
+
 @pytest.mark.parametrize("path", ['/a"b', "/a\\b", "/\xff\xfe", "/%00", "/\u00e9", '/","status":0,"x":"'])
 def test_the_log_is_json_whatever_is_asked(fresh: Gateway, path: str) -> None:
     fresh.start()

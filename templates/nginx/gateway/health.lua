@@ -7,6 +7,7 @@ local routes = require "gateway.routes"
 
 local ROUND = 0.25 -- seconds between two looks at what is not up: so long a model that is ready may wait for its first request
 local UP_ROUNDS = 20 -- rounds between two looks at what is up: its requests tell more
+local MOST_UP = 2 -- looks at what is up in one round: a thousand models must not cost more than forty
 local SECOND = 4 -- rounds
 local MINUTE = 240 -- rounds
 local TIMEOUT = 1000 -- milliseconds
@@ -217,10 +218,12 @@ local function round()
     if number % MINUTE == 0 then
         forget_gone()
     end
-    local due, place = {}, 0
-    for _, replica in pairs(routes.replicas) do
-        place = place + 1
-        if M.state(replica) ~= "up" or (replica.health and (place + number) % UP_ROUNDS == 0) then
+    local in_line = routes.in_line
+    local rounds = math.max(UP_ROUNDS, math.ceil(#in_line / MOST_UP))
+    local due = {}
+    for place = 1, #in_line do
+        local replica = in_line[place]
+        if M.state(replica) ~= "up" or (replica.health and (place + number) % rounds == 0) then
             due[#due + 1] = replica
         end
     end

@@ -8,8 +8,8 @@ local STRATEGIES = { lru = true, lottery = true, shortest_queue = true, round_ro
 
 local shared = ngx.shared.gateway
 
--- Models by name, also by alias; names sorted; splits by name; replicas by key.
-local M = { models = {}, names = {}, splits = {}, replicas = {}, open = true, version = 0 }
+-- Models by name, also by alias; names sorted; splits by name; replicas by key, and one after the other.
+local M = { models = {}, names = {}, splits = {}, replicas = {}, in_line = {}, open = true, version = 0 }
 
 local function is_number(value, low)
     return value == nil or (type(value) == "number" and value >= low)
@@ -99,6 +99,10 @@ local function parse(text)
         found.names[#found.names + 1] = alias
         found.models[alias] = found.models[name]
         found.splits[alias] = found.splits[name]
+    end
+    found.in_line = {}
+    for _, replica in pairs(found.replicas) do
+        found.in_line[#found.in_line + 1] = replica
     end
     table.sort(found.names)
     found.open = document.open ~= false

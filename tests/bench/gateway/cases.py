@@ -15,6 +15,8 @@ from tests.bench.gateway.programs import Load, load
 Numbers = dict[str, float]
 INTERVAL = 50
 """Milliseconds between two tokens of a stream."""
+WARM = 10
+"""Tokens of each stream before those that are measured."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,12 @@ def bodies(directory: Path) -> dict[str, Path]:
         ("100k", 100_000, {}),
         ("2m", 2_000_000, {}),
         ("stream", 80, {"stream": True}),
+        ("warm", 80, {"stream": True}),
     ):
         body = {
             **first,
             "messages": [{"role": "user", "content": "QmFz" * (size // 4)}],
-            "max_tokens": 100,
+            "max_tokens": WARM if name == "warm" else 100,
             "model": MODEL,
         }
         made[name] = directory / f"{name}.json"
@@ -107,9 +110,11 @@ class Meter:
         rss, pss = processes.memory(self.running.pid) if self.running.pid else (0.0, 0.0)
         return {"percent": share * 100, "rss": rss, "pss": pss}
 
-    def warm(self) -> None:
-        """Let it open its connections; nothing is measured."""
+    def warm(self, case: str) -> None:
+        """Let it open its connections, and compile what it compiles as it runs; nothing is measured."""
         load("requests", self.running.address, self.files["small"], 8, 0.1, core=self.plan.load_core)
+        if case == "streams":
+            load("streams", self.running.address, self.files["warm"], self.plan.streams, 200, core=self.plan.load_core)
 
     def cases(self) -> dict[str, Callable[[], Numbers]]:
         """Return the cases by name, each to be run by itself."""

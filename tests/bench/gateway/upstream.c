@@ -2,8 +2,9 @@
  *
  *     upstream TOKENS INTERVAL_MS ADDRESS...
  *
- * A body with `"stream":true` gets TOKENS events, the first at once, then one each INTERVAL_MS. The text of each token
- * is the moment at which it was sent, so whoever reads it knows how long it was under way.
+ * A body with `"stream":true` gets TOKENS events (or its max_tokens, if that is less), the first at once, then one each
+ * INTERVAL_MS. The text of each token is the moment at which it was sent, so whoever reads it knows how long it was under
+ * way.
  * It also speaks as FastChat's controller and worker do, whose streams repeat the whole text with each token.
  */
 #include "net.h"
@@ -109,7 +110,9 @@ static void stream(struct connection *c) {
     static const char HEAD[] =
         "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\nTransfer-Encoding: chunked\r\n\r\n";
     put(c, HEAD, sizeof HEAD - 1);
-    c->left = tokens, c->due = now_ns(), c->streaming = true;
+    const char *most = strstr(c->data, "_tokens\":"); /* max_tokens, max_new_tokens */
+    int wanted = most ? atoi(most + 9) : tokens;
+    c->left = wanted > 0 && wanted < tokens ? wanted : tokens, c->due = now_ns(), c->streaming = true;
     token(c, c->due);
     if (c->streaming) c->next = streams, streams = c;
 }
