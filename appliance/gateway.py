@@ -1,5 +1,6 @@
 """The gateway: nginx with Lua in front of every model; one endpoint for each, one for all."""
 
+import ipaddress
 import json
 import re
 from dataclasses import asdict
@@ -95,6 +96,9 @@ def routes(deployment: Deployment) -> str:
     }
     if gateway.cors:
         document["cors"] = list(gateway.cors)
+    hosts = deployment.spec.gateway.hosts.lower()
+    if ipaddress.ip_address(gateway.host).is_loopback and hosts != "*":
+        document["hosts"] = [name for name in hosts.split(",") if name]
     return json.dumps(document, indent=2, sort_keys=True) + "\n"
 
 

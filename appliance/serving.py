@@ -13,6 +13,7 @@ RESERVED: Final = frozenset({"v1", "api", "health", "metrics", "gateway", "llm-a
 ALIAS: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,62}")
 """Wider than a model's name: clients have names built in, such as `gpt-4o` or `whisper-1`."""
 ORIGIN: Final = re.compile(r"\*|https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?")
+HOST_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 CONTROL: Final = re.compile(r"[\x00-\x1f\x7f$]")
 """What a path in nginx's configuration cannot hold."""
 
@@ -76,6 +77,15 @@ def check_cors(origins: tuple[str, ...]) -> None:
     for origin in origins:
         if not ORIGIN.fullmatch(origin):
             raise SpecError(f"cors: {origin!r} is no origin", hint="for example https://chat.example, or * for all")
+
+
+def check_hosts(hosts: str) -> None:
+    """Raise SpecError for what is no list of host names."""
+    for name in hosts.split(",") if hosts and hosts != "*" else ():
+        if not HOST_NAME.fullmatch(name):
+            raise SpecError(
+                f"gateway.hosts: {name!r} is no host's name", hint="for example chat.example,chat.lan; or * for all"
+            )
 
 
 def asked(serving: Serving) -> dict[str, object]:

@@ -165,6 +165,9 @@ class GatewaySpec:
 
     page: bool = True
     """The status page at `/`."""
+    hosts: str = ""
+    """Other names that lead to this machine, with commas between; `*` = any. On loopback and without keys the gateway
+    answers to no others: a web page could have one of its own lead here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,7 @@ ABOUT = {
     "images.base": "image that the appliance's own images are built on: debian:12-slim",
     "images.portable": "compile engines for every processor, not only this machine's, in images or not: true, false",
     "gateway.page": "the status page at /, from the next install on: true, false",
+    "gateway.hosts": "names beside localhost that the gateway answers to without keys, with commas between; * = any",
     "proxy.https": "the way out, for downloads and to providers: http://HOST:PORT (https_proxy)",
     "proxy.none": "hosts that are asked directly, with commas between (no_proxy)",
 }
@@ -62,7 +63,7 @@ def values(site: Site) -> dict[str, tuple[bool, str | bool]]:
         "hub.endpoint": now.endpoint, "hub.modelscope": now.modelscope, "hub.ollama": now.ollama,
         "hub.source": now.source,
         "hub.token-file": now.token_file, "hub.offline": now.offline,
-        "gateway.page": spec.gateway.page,
+        "gateway.page": spec.gateway.page, "gateway.hosts": spec.gateway.hosts,
         "proxy.https": spec.proxy.https or environ.get("https_proxy", ""),
         "proxy.none": spec.proxy.none or environ.get("no_proxy", ""),
     }  # fmt: skip

@@ -66,6 +66,7 @@ def check(spec: ApplianceSpec) -> ApplianceSpec:
     serving.check_names(spec)
     serving.check_tls(spec.tls)
     serving.check_cors(spec.cors)
+    serving.check_hosts(spec.gateway.hosts)
     return spec
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -210,6 +212,49 @@ def test_a_key_file_that_cannot_be_read_lets_nobody_in(fresh: Gateway, ring: Rin
     new.chmod(0o600)
     new.rename(ring.path)
     until(lambda: ask(fresh, "rec", SECRET).status_code == 503, what="nobody let in")
+
+
+OURS = ("127.0.0.1", "127.0.0.1:8080", "127.8.8.8", "LOCALHOST:1", "a.localhost", "[::1]:8080", "[fe80::1]", "192.168.1.9", "Chat.Example:8443",
+        "chat.example.", socket.gethostname())  # fmt: skip
+OTHERS = ("evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example", "chat.example.evil.example", "evil-localhost",
+          "1.2.3.4.5", "evil.example?127.0.0.1", "evil.example@localhost")  # fmt: skip
+
+
+def called(one: Gateway, host: str, path: str = "/v1/models", key: str = "") -> tuple[int, str]:
+    header = f"Authorization: Bearer {key}\r\n" if key else ""
+    said = one.raw(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n{header}Connection: close\r\n\r\n".encode())
+    return int(said.split(b" ", 2)[1]), said.partition(b"\r\n\r\n")[2].decode()
+
+
+def test_without_keys_a_web_page_gets_nothing_by_a_name_of_its_own(fresh: Gateway, ring: Ring) -> None:
+    """What a browser sends when somebody has his own name lead to 127.0.0.1."""
+    fresh.document["hosts"] = ["chat.example"]
+    fresh.write_routes()
+    ring.write()
+    until(lambda: called(fresh, "evil.example")[0] == 421, what="names")
+    assert {host: called(fresh, host)[0] for host in OURS} == dict.fromkeys(OURS, 200)
+    assert {host: called(fresh, host)[0] for host in OTHERS} == dict.fromkeys(OTHERS, 421)
+    assert fresh.raw(b"GET /v1/models HTTP/1.0\r\n\r\n").split(b" ", 2)[1] == b"200"
+
+    status, text = called(fresh, "evil.example")
+    assert json.loads(text)["error"]["code"] == "host_unknown"
+    assert "config set gateway.hosts" in text
+    for path in ("/metrics", "/gateway/stat", "/gateway/page", "/v1/nothing", "/rec/v1/models"):
+        assert called(fresh, "evil.example", path)[0] == 421, path
+    assert json.loads(called(fresh, "evil.example", "/health")[1]) == {"status": "ok"}, "it tells no models"
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(fresh.run / "inside.sock"))) as client:
+        assert client.get("http://inside/v1/models").status_code == 200
+
+    ring.write(first=SECRET)
+    until(lambda: called(fresh, "localhost")[0] == 401, what="the key")
+    assert called(fresh, "evil.example")[0] == 401
+    assert called(fresh, "evil.example", key=SECRET)[0] == 200, "who has a key may call it whatever he likes"
+
+    ring.path.unlink()
+    until(lambda: called(fresh, "evil.example")[0] == 421, what="no key")
+    del fresh.document["hosts"]
+    fresh.write_routes()
+    until(lambda: called(fresh, "evil.example")[0] == 200, what="any name")
 
 
 def test_without_keys_the_operator_decides_whether_it_is_open(fresh: Gateway) -> None:

@@ -45,6 +45,19 @@ def test_a_model_is_asked_what_its_engine_knows() -> None:
     assert set(paths["b"]) - set(paths["a"]) == {"/tokenize"}
 
 
+def test_on_loopback_the_names_that_lead_here_are_told() -> None:
+    plan = deployment(item("a"))
+    named = replace(plan, spec=replace(plan.spec, gateway=GatewaySpec(hosts="Chat.example,chat.lan")))
+    any_name = replace(plan, spec=replace(plan.spec, gateway=GatewaySpec(hosts="*")))
+    outside = replace(plan, gateway=replace(plan.gateway, host="0.0.0.0"))  # noqa: S104
+    assert [routes(one).get("hosts") for one in (plan, named, any_name, outside)] == [
+        [],
+        ["chat.example", "chat.lan"],
+        None,
+        None,
+    ]
+
+
 def test_the_operator_says_how_requests_are_handed_out() -> None:
     serving = Serving(
         balance="prefix", limit=3, queue=0, retry="before_first_byte", fallback="b", aliases=("gpt-4o", "small")

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from appliance import serving, specfile
-from appliance.domain.spec import ApplianceSpec, ModelSpec, Serving, Tls
+from appliance.domain.spec import ApplianceSpec, GatewaySpec, ModelSpec, Serving, Tls
 from appliance.errors import SpecError
 from tests.unit.samples import LAYOUT
 
@@ -46,6 +46,8 @@ def test_what_cannot_be_meant_is_refused(wish: Serving, message: str) -> None:
         (ApplianceSpec(tls=Tls(certificate="/$a.pem", key="/a.key")), "not the absolute path"),
         (ApplianceSpec(cors=("chat.example",)), "no origin"),
         (ApplianceSpec(cors=("https://a.example/x",)), "no origin"),
+        (ApplianceSpec(gateway=GatewaySpec(hosts="a.example:80")), "no host's name"),
+        (ApplianceSpec(gateway=GatewaySpec(hosts="a.example, b.example")), "no host's name"),
     ],
 )
 def test_names_certificates_and_pages_must_be_some(spec: ApplianceSpec, message: str) -> None:

@@ -159,9 +159,21 @@ function M.known()
     return secret and look_up(secret) or nil
 end
 
+-- Whether the client calls us by a name that is ours. A web page can have a name of its own lead here, and the browser lets it
+-- ask and read; it cannot do that with an address, or with what is only known on this machine.
+local function is_ours(host)
+    return host == "127.0.0.1" or host == "localhost" or host == "" or routes.hosts[host] or host == ngx.var.hostname
+        or find(host, "^%[") or find(host, "^%d+%.%d+%.%d+%.%d+$") or find(host, "%.localhost$")
+end
+
+-- Whether nobody needs a key.
+local function needs_none()
+    return M.state == "none" and routes.open
+end
+
 --- Whether the request may come in, with a key or because none is needed.
 function M.open(key)
-    return key ~= nil or (M.state == "none" and routes.open) or from_inside()
+    return key ~= nil or from_inside() or (needs_none() and (not routes.hosts or is_ours(ngx.var.host)))
 end
 
 --- The client's key, nil where none is needed; ends the request of a client that may not come in.
@@ -171,6 +183,12 @@ function M.check()
         return key
     elseif M.state == "broken" then
         return errors.refuse(503, "keys_unavailable", "the gateway cannot read its keys", errors.RETRY_AFTER)
+    end
+    if needs_none() then
+        return errors.refuse(
+            421, "host_unknown", "'" .. errors.shown(ngx.var.host) .. "' is no name of this gateway's; if it should be: "
+                .. "llm-appliance config set gateway.hosts NAME, then llm-appliance install; or make a key"
+        )
     end
     ngx.header.www_authenticate = "Bearer"
     if not shown() then

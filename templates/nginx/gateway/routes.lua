@@ -8,7 +8,8 @@ local STRATEGIES = { lru = true, lottery = true, shortest_queue = true, round_ro
 
 local shared = ngx.shared.gateway
 
--- Models by name, also by alias; names sorted; splits by name; replicas by key, and one after the other.
+-- Models by name, also by alias; names sorted; splits by name; replicas by key, and one after the other. Where there are
+-- `hosts`, who has no key must call us by one of these names, or by one that can only be this machine's.
 local M = { models = {}, names = {}, splits = {}, replicas = {}, in_line = {}, open = true, version = 0 }
 
 local function is_number(value, low)
@@ -47,6 +48,14 @@ local function problem_of(model)
     elseif model.remote and (type(model.remote.host) ~= "string" or type(model.remote.upstream) ~= "string") then
         return "remote lacks host or upstream"
     end
+end
+
+local function as_set(list)
+    local set = {}
+    for _, word in ipairs(list) do
+        set[word] = true
+    end
+    return set
 end
 
 local function complete(name, model, replicas)
@@ -107,6 +116,7 @@ local function parse(text)
     table.sort(found.names)
     found.open = document.open ~= false
     found.cors = document.cors
+    found.hosts = document.hosts and as_set(document.hosts)
     found.keys = document.keys
     return found
 end
@@ -130,7 +140,7 @@ function M.reread()
     for key, value in pairs(found) do
         M[key] = value
     end
-    M.cors, M.keys = found.cors, found.keys
+    M.cors, M.hosts, M.keys = found.cors, found.hosts, found.keys
     M.version = M.version + 1
     for _, name in ipairs(found.names) do
         shared:safe_add("created:" .. name, ngx.time())

@@ -101,4 +101,7 @@ def test_the_status_page_is_a_setting(site: Site, tmp_path: Path) -> None:
     assert yaml.safe_load((tmp_path / SPEC).read_text())["gateway"] == {"page": False}
     assert not settings.change(site, "gateway.page", "false")
     assert settings.change(site, "gateway.page", None)
+    assert settings.change(site, "gateway.hosts", "chat.example,chat.lan")
+    assert settings.values(site)["gateway.hosts"] == (True, "chat.example,chat.lan")
+    assert settings.change(site, "gateway.hosts", None)
     assert "gateway" not in yaml.safe_load((tmp_path / SPEC).read_text())
