@@ -33,11 +33,14 @@ from appliance.catalog import catalog
 from appliance.domain.deployment import Remote
 from appliance.render import quoting
 from appliance.system.machine import RealMachine
+from tests.integration import distributions
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TEMPLATES = REPOSITORY / "templates" / "nginx"
 CACHE = Path(os.environ.get("GATEWAY_CACHE", "/var/tmp/llm-appliance-gateway"))
 NOBODY = 65534
+ELSEWHERE = os.environ.get(distributions.VARIABLE, "")
+"""Name of another distribution's release, whose nginx is tested."""
 
 Json = dict[str, Any]
 Routes = dict[str, Json]
@@ -47,6 +50,8 @@ def nginx_root() -> tuple[str, str, str, str]:
     """Return nginx's program, the directory its packages are unpacked in, LD_LIBRARY_PATH, and the library triplet."""
     packages = catalog().gateway_packages
     triplet = f"{platform.machine()}-linux-gnu"
+    if ELSEWHERE:
+        return "/usr/sbin/nginx", "", "", triplet
     key = hashlib.sha256(" ".join((platform.freedesktop_os_release()["PRETTY_NAME"], *packages)).encode()).hexdigest()
     root = CACHE / f"root-{key[:12]}"
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -335,7 +340,11 @@ class Gateway:
             shutil.copy(TEMPLATES / name, self.prefix / name)
 
     def argv(self, *words: str) -> list[str]:
-        return [self.program, "-e", "stderr", "-p", f"{self.prefix}/", "-c", "nginx.conf", *words]
+        argv = [self.program, "-e", "stderr", "-p", f"{self.prefix}/", "-c", "nginx.conf", *words]
+        if not ELSEWHERE:
+            return argv
+        root = distributions.root_of(ELSEWHERE, catalog().gateway_packages, CACHE)
+        return [*distributions.locked_in(root, NOBODY), *argv]
 
     def start(self) -> None:
         user = None
@@ -346,7 +355,8 @@ class Gateway:
                 os.chown(path, user, user)
         environment = {"LD_LIBRARY_PATH": self.ld_library_path, "PATH": "/usr/bin:/bin"}
         words = self.argv("-g", "daemon off;")
-        self.process = subprocess.Popen(words, env=environment, stderr=self.stderr, user=user, group=user)
+        who = None if ELSEWHERE else user  # who is locked in changes to that user himself
+        self.process = subprocess.Popen(words, env=environment, stderr=self.stderr, user=who, group=who)
         until(self._answers, what="the gateway's first answer")
 
     def _answers(self) -> bool:
