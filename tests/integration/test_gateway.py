@@ -23,7 +23,16 @@ import pytest
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
-from tests.integration.gateway_rig import REPOSITORY, Engine, Gateway, Recorder, gateway, missing_ability, until
+from tests.integration.gateway_rig import (
+    ELSEWHERE,
+    REPOSITORY,
+    Engine,
+    Gateway,
+    Recorder,
+    gateway,
+    missing_ability,
+    until,
+)
 
 CHAT, TEXT, VECTORS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
 MESSAGES = [{"role": "user", "content": "one two three four"}]
@@ -673,6 +682,28 @@ def test_an_engine_too_busy_to_say_how_it_is_stays_up(fresh: Gateway) -> None:
     assert fresh.states() == {"qwen3": "up"}
 
 
+def test_an_engine_that_answers_nobody_for_long_is_stuck_and_another_stands_in(fresh: Gateway) -> None:
+    rules = fresh.prefix / "gateway" / "health.lua"
+    text = rules.read_text()
+    for old, new in (("LONGEST_SILENCE = 60", "LONGEST_SILENCE = 3"), ("UP_ROUNDS = 20", "UP_ROUNDS = 2")):
+        assert old in text
+        text = text.replace(old, new)
+    rules.write_text(text)
+    engine = fresh.engine("qwen3")
+    fresh.route("spare", fresh.engine("spare"))
+    fresh.route("qwen3", engine, fallback="spare")
+    fresh.start()
+    fresh.wait_for("qwen3")
+    fresh.wait_for("spare")
+    engine.freeze()
+    fresh.wait_for("qwen3", "down")
+    assert "qwen3 takes connections and has answered nobody for 3 s" in fresh.errors()
+    assert fresh.chat("qwen3").json()["model"] == "spare"
+    engine.process.send_signal(signal.SIGCONT)
+    fresh.wait_for("qwen3")
+    assert fresh.chat("qwen3").json()["model"] == "qwen3"
+
+
 def test_an_engine_that_dies_in_the_middle(fresh: Gateway) -> None:
     engine = fresh.engine("mortal", "--die-after", "1")
     fresh.route("mortal", engine)
@@ -1010,6 +1041,7 @@ def test_the_configuration_passes_nginx_own_check(shared: Gateway) -> None:
     assert "warn" not in done.stderr
 
 
+@pytest.mark.skipif(ELSEWHERE != "", reason="it is locked in, and sees none")
 def test_nothing_of_a_system_nginx_is_used(shared: Gateway) -> None:
     for pid in shared.worker_pids():
         mapped = {line.split()[-1] for line in Path(f"/proc/{pid}/maps").read_text().splitlines()}

@@ -12,6 +12,7 @@ local SECOND = 4 -- rounds
 local MINUTE = 240 -- rounds
 local TIMEOUT = 1000 -- milliseconds
 local PASSIVE_REST = 10 -- seconds that a place without a health page is left alone after it failed
+local LONGEST_SILENCE = 60 -- seconds in which what is up may answer nobody at all: then it is not busy but stuck
 local MOST_WORKERS = 64 -- old ones that still stream after a reload included
 local AT_ONCE = 32 -- replicas asked at the same time
 local LONGEST_DRAIN = 180 -- seconds, longer than is waited: who was told to drain one and was killed must not keep it out
@@ -20,6 +21,7 @@ local MISSING = "no such file or directory" -- as nginx words it
 
 -- state:KEY  "starting", "up" or "down"; absent = not asked yet
 -- since:KEY  when it began to be that, in seconds since 1970
+-- silent:KEY  when it began to give us no answer
 -- draining:KEY  it is to end its requests and get no new ones: it counts as starting, whatever it says itself
 local shared = ngx.shared.gateway
 
@@ -67,13 +69,31 @@ local function ask(replica)
     return line and line:match("^HTTP/1%.%d (%d%d%d)") or problem
 end
 
+-- Whether a replica that does not answer us has answered nobody else either, for longer than an engine is busy.
+local function is_stuck(replica)
+    local now = ngx.time()
+    shared:add("silent:" .. replica.key, now)
+    local spoke = ngx.shared.metrics:get("replica:spoke:" .. replica.key) or 0
+    local stuck = now - math.max(spoke, shared:get("silent:" .. replica.key) or now) >= LONGEST_SILENCE
+    if stuck and shared:get(replica.state) == "up" then
+        ngx.log(ngx.ERR, replica.name, " takes connections and has answered nobody for ", LONGEST_SILENCE, " s: it counts as down")
+    end
+    return stuck
+end
+
 -- What an answer makes of a replica that was in the state `before`.
-local function next_state(before, answer)
+local function next_state(before, answer, replica)
+    if answer ~= "timeout" then
+        shared:delete("silent:" .. replica.key)
+    end
     if answer == "200" then
         return "up"
     elseif answer == "503" or answer == MISSING then
         return "starting"
     elseif answer == "timeout" then
+        if (before == "up" or before == "down") and is_stuck(replica) then
+            return "down"
+        end
         -- An engine under load may be too busy to say how it is.
         return before == "up" and "up" or "starting"
     end
@@ -94,7 +114,7 @@ function M.look(replica)
     if shared:get("draining:" .. replica.key) then
         return set(replica, "starting")
     elseif replica.health then
-        set(replica, next_state(shared:get(replica.state), ask(replica)))
+        set(replica, next_state(shared:get(replica.state), ask(replica), replica))
     elseif not shared:get("resting:" .. replica.key) then
         set(replica, "up")
     end
@@ -201,6 +221,7 @@ local function forget_gone()
         if key and not routes.replicas[key] then
             shared:delete(name)
             shared:delete("since:" .. key)
+            shared:delete("silent:" .. key)
             shared:delete("used:" .. key)
         end
     end

@@ -23,7 +23,7 @@ end
 local function of_replica(key)
     local found = by_replica[key]
     if not found then
-        found = { requests = 0, last = 0, peak = 0, tokens = 0, seconds = 0, first_bytes = 0, first_byte_sum = 0 }
+        found = { requests = 0, last = 0, spoke = 0, peak = 0, tokens = 0, seconds = 0, first_bytes = 0, first_byte_sum = 0 }
         by_replica[key] = found
     end
     return found
@@ -86,6 +86,7 @@ function M.count(one, status, seconds, tokens_in, tokens_out)
         replica.requests = replica.requests + 1
         replica.last = ngx.time()
         if first then
+            replica.spoke = replica.last
             replica.first_bytes = replica.first_bytes + 1
             replica.first_byte_sum = replica.first_byte_sum + first
         end
@@ -154,7 +155,7 @@ local function flush_replica(key, noted)
     for _, what in ipairs({ "requests", "tokens", "seconds", "first_bytes", "first_byte_sum" }) do
         add("replica:" .. what .. ":" .. key, noted[what])
     end
-    for _, what in ipairs({ "last", "peak" }) do
+    for _, what in ipairs({ "last", "spoke", "peak" }) do
         local name = "replica:" .. what .. ":" .. key
         if noted[what] > (shared:get(name) or 0) then
             shared:set(name, noted[what])
