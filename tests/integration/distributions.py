@@ -17,6 +17,7 @@ from pathlib import Path
 from appliance.acquire import debian
 from appliance.system.machine import RealMachine
 
+RESOLVING = ("/etc/hosts", "/etc/resolv.conf")
 VARIABLE = "LLM_APPLIANCE_NGINX_OF"
 KEYRING = "pool/main/u/ubuntu-keyring/ubuntu-keyring_2023.11.28.1_all.deb"
 KEYRING_SHA256 = "36de43b15853ccae0028e9a767613770c704833f82586f28eb262f0311adb8a8"
@@ -48,16 +49,19 @@ def root_of(name: str, packages: Sequence[str], cache: Path) -> Path:
         shutil.rmtree(home, ignore_errors=True)
         draft = root.with_suffix(".new")
         debian.unpack(_fetched(SUITES[name], name, (*packages, "libc6"), home), draft, RealMachine())
-        for directory in ("tmp", "dev"):
+        for directory in ("tmp", "dev", "etc"):
             (draft / directory).mkdir(exist_ok=True)
+        for file in RESOLVING:
+            draft.joinpath(file[1:]).touch()
         draft.rename(root)
         shutil.rmtree(home)
     return root
 
 
 def locked_in(root: Path, user: int) -> tuple[str, ...]:
-    """Return the words before a command that has it see `root`, and of this machine /tmp and /dev only."""
-    script = 'mount --rbind /tmp "$0/tmp" && mount --rbind /dev "$0/dev" && exec /usr/sbin/chroot --userspec="$1" "$0" "${@:2}"'
+    """Return the words before a command that has it see `root`, and of this machine /tmp, /dev and how names resolve."""
+    mounts = " && ".join(f'mount --rbind {path} "$0{path}"' for path in ("/tmp", "/dev", *RESOLVING))  # noqa: S108
+    script = f'{mounts} && exec /usr/sbin/chroot --userspec="$1" "$0" "${{@:2}}"'
     return ("unshare", "--mount", "--", "bash", "-c", script, str(root), f"{user}:{user}")
 
 
