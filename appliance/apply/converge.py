@@ -1,20 +1,19 @@
 """The one way in which files come into force, and the way back."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from appliance import gateway
 from appliance.apply import accounts, schema
 from appliance.apply.edits import edits
 from appliance.apply.generation import Generations, digest, written
+from appliance.apply.place import missing_directories, place, refuse_masked, remove_if_empty, remove_own
 from appliance.apply.rolling import Steward, one_by_one, roll, run, run_all, stop, touched
 from appliance.domain.changes import Changeset, File, Record
 from appliance.domain.deployment import Deployment
 from appliance.domain.status import HandEdit
-from appliance.errors import ApplianceError, CommandError, HostError, UnhealthyError
+from appliance.errors import ApplianceError, CommandError, UnhealthyError
 from appliance.report import Progress
 from appliance.runtimes import runtime
 from appliance.system.machine import Machine
@@ -124,7 +123,7 @@ def _prepare(
     generations: Generations, machine: Machine, progress: Progress,
 ) -> Record:  # fmt: skip
     """Write and check a new generation; nothing that runs has noticed yet."""
-    _refuse_masked(changes)
+    refuse_masked(changes)
     number = generations.next_number()
     deployment = changes.deployment
     progress.step("write", f"generation {number}, {len(changed)} files differ")
@@ -146,17 +145,9 @@ def _prepare(
         inside=written(tuple(file for file in changes.files if not file.path.startswith("/"))),
         users=_merged(before.users if before else (), users),
         groups=_merged(before.groups if before else (), groups),
-        directories=_merged(before.directories if before else (), _missing_directories(changes)),
+        directories=_merged(before.directories if before else (), missing_directories(changes)),
         fallback=good.generation if good else 0,
     )
-
-
-def _refuse_masked(changes: Changeset) -> None:
-    """Raise HostError where somebody masked what we would write: it must not run until he says so."""
-    for file in changes.files:
-        if file.path.startswith("/") and os.path.realpath(file.path) == os.devnull:
-            name = file.path.rpartition("/")[2]
-            raise HostError(f"{file.path} leads to {os.devnull}: it is masked", hint=f"systemctl unmask {name}")
 
 
 def differences(changes: Changeset, before: Record | None, machine: Machine) -> frozenset[str]:
@@ -175,12 +166,12 @@ def remove_everything(record: Record, generations: Generations, machine: Machine
     module = runtime(deployment.runtime)
     for command in module.retire(deployment, ("gateway", *(service.name for service in deployment.started))):
         machine.run(command)
-    left = [item.path for item in record.files if not _remove_own(item.path, item.sha256, machine)]
+    left = [item.path for item in record.files if not remove_own(item.path, item.sha256, machine)]
     generations.unlink()
     for command in module.settle(deployment):
         machine.run(command)
     for path in sorted(record.directories, key=len, reverse=True):
-        _remove_if_empty(path)
+        remove_if_empty(path)
     left += accounts.delete(record.users, record.groups, machine)
     generations.forget()
     return tuple(left)
@@ -215,7 +206,7 @@ def _switch(
         tuple(item for item in before.files if item.path not in {file.path for file in record.files}) if before else ()
     )
     generations.save(replace(record, files=record.files + old))
-    kept = _place(generations.system_files(record.generation), (before, good), machine)
+    kept = place(generations.system_files(record.generation), (before, good), machine)
     generations.flip(record.generation)
     generations.save(record)
     return kept
@@ -224,30 +215,6 @@ def _switch(
 def _keeper(deployment: Deployment) -> tuple[str, bool]:
     """Return what keeps services alive: Docker and Podman know nothing of each other's containers."""
     return deployment.runtime, deployment.podman is not None
-
-
-def _place(files: tuple[File, ...], before: tuple[Record | None, ...], machine: Machine) -> tuple[str, ...]:
-    """Write system files and remove those that went; a hand-edited one is kept beside the new one.
-
-    `before`: what was in force last, and last healthy; where a run was killed between the two, files of both are there.
-    """
-    known = {item.path: item.sha256 for record in reversed(before) if record for item in record.files}
-    ours = {(item.path, item.sha256) for record in before if record for item in record.files}
-    kept = []
-    for file in files:
-        there = machine.read(file.path, 8 << 20)
-        if there == file.content:
-            continue
-        if there is not None and file.path in known and (file.path, digest(there)) not in ours:
-            copy = f"{file.path}.edited-{digest(there)[:8]}"
-            machine.write(File(path=copy, content=there, mode=0o600))
-            kept.append(copy)
-        machine.write(file)
-    wanted = {file.path for file in files}
-    for path, sha256 in known.items():
-        if path not in wanted:
-            _remove_own(path, sha256, machine)
-    return tuple(kept)
 
 
 def _return(
@@ -286,28 +253,6 @@ def _roll_back(
     for name in names:
         with suppress(ApplianceError):
             roll(failed, before, (name,), machine, steward, [])
-
-
-def _remove_own(path: str, sha256: str, machine: Machine) -> bool:
-    """Remove a file unless somebody edited it; tell whether it is gone."""
-    there = machine.read(path, 8 << 20)
-    if there is not None and digest(there) != sha256:
-        return False
-    machine.remove(path)
-    return True
-
-
-def _missing_directories(changes: Changeset) -> tuple[str, ...]:
-    """Return the directories that our files will bring with them."""
-    parents = {str(parent) for file in changes.files if file.path.startswith("/") for parent in Path(file.path).parents}
-    return tuple(sorted(path for path in parents if not os.path.isdir(path)))  # noqa: PTH112
-
-
-def _remove_if_empty(path: str) -> None:
-    try:
-        os.rmdir(path)  # noqa: PTH106
-    except OSError:
-        return
 
 
 def _merged(old: tuple[str, ...], new: tuple[str, ...]) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from appliance.domain.spec import ApplianceSpec, ModelSpec
 from appliance.errors import SpecError
 from appliance.flows import certificate
 from appliance.flows.site import Site
-from appliance.plan.build import ACCOUNTS
+from appliance.plan.runtime import ACCOUNTS
 from appliance.system.http import call, port_is_free
 from appliance.system.machine import Machine
 

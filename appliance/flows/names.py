@@ -22,8 +22,8 @@ from appliance.errors import UsageError
 from appliance.flows.converge import Terms, access, read_spec
 from appliance.flows.site import Site
 from appliance.plan import choose, offer, pick, size
-from appliance.plan.build import runtime_name
 from appliance.plan.room import Room, pools, room
+from appliance.plan.runtime import runtime_name
 
 ALIASES: Final = "aliases.yaml"
 """The operator's own names, beside appliance.yaml: name -> a source, or a name of the catalog."""

@@ -1,37 +1,26 @@
 """Puts the decisions together into one Deployment."""
 
-import ipaddress
-import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
 from appliance.catalog import Catalog, providers
 from appliance.domain.deployment import (
-    Artifact,
-    Certificate,
     Deployment,
-    Device,
-    Gateway,
     Layout,
     Model,
-    Reason,
-    Refusal,
     Release,
     Remote,
-    Route,
     Service,
 )
 from appliance.domain.host import Host
 from appliance.domain.spec import ApplianceSpec, ModelSpec
-from appliance.domain.version import version
-from appliance.engines import bound, engine, health, keeps, metrics, nameless, paths, upstream
+from appliance.engines import engine
 from appliance.errors import HostError
-from appliance.gateway import TRIPLETS
-from appliance.plan import choose, containers, keep, ladder, share, size, wishes, words
+from appliance.plan import choose, containers, keep, ladder, runtime, share, size, wishes, words
 from appliance.plan.fitness import CONTAINERS
+from appliance.plan.gateway import gateway
 from appliance.plan.place import Fitted, Place
 from appliance.plan.room import Room, pools, room
-from appliance.runtimes import runtime, runtimes
 
 SCHEMA = 1
 SOCKET_LIMIT = 107
@@ -44,17 +33,6 @@ BESIDE_GPUS = 16
 """Threads of an engine that computes on GPUs."""
 PORTS = range(18100, 19100)
 """Where engines listen that know no unix sockets, on 127.0.0.1 only."""
-INSIDE = 8080
-"""Port of the gateway in its container, which needs no rights."""
-CA_FILE = "/etc/ssl/certs/ca-certificates.crt"
-"""Where the distributions that we know keep the certificates that they trust."""
-HTTP2_DIRECTIVE = {"debian": (13,), "ubuntu": (25, 4)}
-"""Distribution -> the release from which on its nginx has `http2 on`; earlier ones say it where they listen."""
-ACCOUNTS = ("llm-engine", "llm-gateway", "llm-appliance")
-"""User of the engines, user of the gateway, group of both."""
-NUMBERS = ("60700", "60701", "60700")
-"""The same in containers, where names mean nothing: no distribution and no part of systemd gives these to anybody
-(60578 to 61183 are free in systemd's list of ranges)."""
 
 
 def plan(
@@ -67,7 +45,7 @@ def plan(
     all is to be planned `anew`, or it is among those to `renew`. The largest models are placed first, for the others
     fit in between.
     """
-    chosen, reason = _runtime(spec, host, layout, before)
+    chosen, reason = runtime.choose(spec, host, layout, before)
     kept = {} if anew else keep.kept(spec, models, host, before, chosen)
     kept = {name: what for name, what in kept.items() if name not in renew}
     here, where = room(host), pools(host)
@@ -106,7 +84,7 @@ def plan(
             fitted = fits[item.name]
             why = words.explain(item, model, services[item.name], fitted, host)
             told[item.name] = (choose.reason(item, fitted.candidate, fitted.refused), why, *wishes.warnings(item))
-    owner, gateway_user, group = _accounts(host, layout, chosen)
+    owner, gateway_user, group = runtime.accounts(host, layout, chosen)
     boxed = chosen in CONTAINERS
     gateway_artifact = containers.gateway(spec.images, host) if boxed else choose.gateway(catalog, host)
     used = dict.fromkeys(digest for service in ordered for digest in service.artifacts)
@@ -121,7 +99,7 @@ def plan(
         python=python,
         models=models,
         services=ordered,
-        gateway=_gateway(spec, ordered, layout, host, gateway_artifact),
+        gateway=gateway(spec, ordered, layout, host, gateway_artifact),
         artifacts=(gateway_artifact, *(artifacts[digest] for digest in used)),
         podman=host.docker.podman if boxed else None,
         runtime_version=host.systemd if chosen == "systemd" or (boxed and layout.prefix == "/") else 0,
@@ -158,48 +136,9 @@ def _in_order(
     return fits, here
 
 
-def _accounts(host: Host, layout: Layout, runtime: str) -> tuple[str, str, str]:
-    """Accounts of our own for the system; under a prefix they would be a trace outside it, so all is its owner's."""
-    if runtime in CONTAINERS:
-        return NUMBERS
-    if not host.root:
-        return "", "", ""
-    return ACCOUNTS if layout.prefix == "/" else ("root", "root", "root")
-
-
 def _pairs(spec: ApplianceSpec, models: tuple[Model, ...]) -> list[tuple[ModelSpec, Model]]:
     by_name = {model.name: model for model in models}
     return [(item, by_name[item.name]) for item in spec.models]
-
-
-def _runtime(spec: ApplianceSpec, host: Host, layout: Layout, before: Deployment | None = None) -> tuple[str, Reason]:
-    """Take the runtime that was asked for, else the preferred one of those that work here.
-
-    What runs stays where it is. Containers come first where they get GPUs: an engine's own image holds what it was
-    tested with, down to the C library.
-    """
-    if spec.runtime != "auto":
-        why = runtime(spec.runtime).refuse(host, layout.prefix)
-        if why:
-            raise HostError(f"runtime {spec.runtime} cannot be used here: {why}", hint="leave --runtime out to choose")
-        return spec.runtime, Reason(subject="runtime", chosen=spec.runtime, why="asked for")
-    now = before.runtime if before else ""
-    boxes = bool(host.gpus) and containers.gives_gpus(host)
-    ranked = sorted(
-        runtimes().values(), key=lambda one: (not (boxes and one.NAME in CONTAINERS), -one.PREFERENCE)
-    )  # fmt: skip
-    refusals = {module.NAME: module.refuse(host, layout.prefix) for module in ranked}
-    able = [name for name, why in refusals.items() if why is None]
-    chosen = now if now in able else able[0]
-    # The same as the first time, or a second installation would find a plan with other reasons in it.
-    passed = itertools.takewhile(lambda one: one[0] != chosen, refusals.items())
-    refused = tuple(Refusal(name=name, why=why) for name, why in passed if why)
-    return chosen, Reason(subject="runtime", chosen=chosen, why="the first that works here", refused=refused)
-
-
-def runtime_name(spec: ApplianceSpec, host: Host, layout: Layout, before: Deployment | None = None) -> str:
-    """Return the runtime that a plan would take. Raises HostError when the one asked for cannot be used."""
-    return _runtime(spec, host, layout, before)[0]
 
 
 def _services(
@@ -306,70 +245,3 @@ def _socket(layout: Layout, name: str) -> str:
             hint="choose a shorter --prefix",
         )
     return path
-
-
-def _gateway(
-    spec: ApplianceSpec, services: tuple[Service, ...], layout: Layout, host: Host, artifact: Artifact
-) -> Gateway:
-    boxed = artifact.kind == "image"
-    root = "" if boxed else f"{layout.state}/gateway/{artifact.digest[:16]}"
-    triplet = TRIPLETS.get(host.arch, "")
-    if not triplet:
-        raise HostError(f"no gateway packages for {host.arch}", hint=f"supported: {', '.join(TRIPLETS)}")
-    by_model: dict[str, list[Service]] = {}
-    for service in services:
-        by_model.setdefault(service.model, []).append(service)
-    tls = Certificate(certificate=spec.tls.certificate, key=spec.tls.key, http2_listens=boxed or _http2_listens(host))
-    return Gateway(
-        host=spec.host,
-        port=spec.port,
-        program=f"{root}/usr/sbin/nginx",
-        root=root,
-        ld_library_path="" if boxed else f"{root}/usr/lib/{triplet}:{root}/lib/{triplet}",
-        image=artifact.ref if boxed else "",
-        inside=INSIDE if boxed else 0,
-        triplet=triplet,
-        workers=min(host.cpus, 8),
-        routes=tuple(
-            _route(name, item, by_model[item.name])
-            for item in spec.models
-            for name in (item.name, *(name for name, _ in item.adapters))
-        ),
-        aliases=tuple((alias, item.name) for item in spec.models for alias in item.serving.aliases),
-        splits=spec.splits,
-        open=spec.insecure or ipaddress.ip_address(spec.host).is_loopback,
-        cors=spec.cors,
-        tls=tls if tls.certificate else None,
-        ca_file=CA_FILE,
-        devices=(
-            # A kernel may tell a little more or less after the next boot: no plan is to differ by that.
-            Device(device="ram", name="RAM", memory=host.memory >> 27 << 27),
-            *(Device(device=gpu.device, name=gpu.name, memory=gpu.memory or 0) for gpu in host.devices),
-        ),
-    )
-
-
-def _route(name: str, item: ModelSpec, replicas: list[Service]) -> Route:
-    """Return how a model is reached, under its own name or that of an adapter."""
-    first, serving = replicas[0], item.serving
-    return Route(
-        name=name,
-        upstream_model=name if name != item.name else upstream(first),
-        health=health(first),
-        replicas=tuple((service.name, service.address) for service in replicas),
-        remote=first.remote,
-        paths=paths(first, serving.expose),
-        balance=serving.balance,
-        limit=serving.limit or bound(first),
-        queue=serving.queue,
-        resend=serving.retry == "before_first_byte",
-        fallback=serving.fallback,
-        keepalive=keeps(first),
-        nameless=nameless(first),
-        metrics=metrics(first) if name == item.name else "",
-    )
-
-
-def _http2_listens(host: Host) -> bool:
-    """Tell whether this distribution's nginx is older than 1.25.1."""
-    return version(host.os_version) < HTTP2_DIRECTIVE.get(host.os, (99,))

@@ -95,6 +95,14 @@ def chat(server: Server, prompt: str, *, model: str = "smoke", path: str = "/v1"
     return str(json.loads(said)["choices"][0]["message"]["content"])
 
 
+def answers(server: Server) -> bool:
+    """Tell whether the built-in model gives its known answer now."""
+    known = SMOKE["verify"]
+    body = {"model": "smoke", "messages": [{"role": "user", "content": known["prompt"]}], "temperature": 0}
+    done = server.run("curl", "-s", f"{BASE}/v1/chat/completions", "-d", json.dumps(body), check=False)
+    return known["answer"] in done.stdout
+
+
 def whole_image(context: Path) -> DockerImage:
     """Dockerfile.cuda on the lab's base, with the engine that an earlier run has built."""
     for name in (*SHIPPED, "Dockerfile.cuda"):

@@ -6,63 +6,25 @@ import io
 import json
 import re
 import tarfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from tests.integration import product
 from tests.integration.conftest import Quickstart
-from tests.integration.lab import Completed, Lab, Process, Server
+from tests.integration.lab import Lab, Server
+from tests.integration.load import lose_nothing
 from tests.integration.product import SMOKE
+from tests.integration.typed import command, until
 
 PROMPT, ANSWER = SMOKE["verify"]["prompt"], SMOKE["verify"]["answer"]
 UNITS = "/etc/systemd/system"
 ECHO = "/etc/llm-appliance/models.d/echo.yaml"
-CLIENTS = """
-import http.client, json, sys, threading, time
-until, good, lost = time.time() + 120, [], []
-def ask(number):
-    stream = number % 2 == 0
-    body = json.dumps({"model": "echo", "stream": stream, "messages": [{"role": "user", "content": "?"}]})
-    while time.time() < until and not stop.is_set():
-        try:
-            link = http.client.HTTPConnection("127.0.0.1", 8080, timeout=60)
-            link.request("POST", "/v1/chat/completions", body)
-            answer = link.getresponse()
-            text = answer.read()
-            whole = b"[DONE]" in text and b'"error"' not in text if stream else b"choices" in text
-            (good if answer.status == 200 and whole else lost).append((answer.status, text[-200:]))
-        except Exception as error:
-            lost.append((0, repr(error)))
-stop = threading.Event()
-threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
-for one in threads: one.start()
-print("asking", flush=True)
-sys.stdin.readline()
-stop.set()
-for one in threads: one.join()
-print("answered", len(good), "lost", len(lost), lost[:3], flush=True)
-"""
-
-
-def command(server: Server, *words: str, code: int = 0, input: str | None = None) -> Completed:
-    done = server.run("llm-appliance", *words, check=False, timeout=180, input=input)
-    print(f"\n# llm-appliance {' '.join(words)}\n{done.stdout}{done.stderr}", end="", flush=True)
-    assert done.code == code, done.stdout + done.stderr
-    return done
 
 
 def data(server: Server, *words: str, code: int = 0) -> dict[str, object]:
     found: dict[str, object] = json.loads(command(server, *words, "--json", code=code).stdout)["data"]
     return found
-
-
-def until(what: str, holds: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")
@@ -203,21 +165,6 @@ def test_bench_measures_and_draws(shared: Server) -> None:
 # changing
 
 
-def under_load(server: Server, change: Callable[[], object]) -> str:
-    """Make a change while eight clients ask without a pause; return what they say at the end."""
-    server.write("/root/clients.py", CLIENTS)
-    server.run("mkfifo", "/root/end", check=False)
-    clients: Process = server.popen("sh", "-c", "python3 /root/clients.py <> /root/end")
-    clients.wait_for("asking")
-    try:
-        change()
-    finally:
-        server.sh("echo >> /root/end")
-        clients.wait(timeout=60)
-    print(clients.output)
-    return clients.output
-
-
 def test_upgrade_rollback_and_add_model_lose_no_request_where_a_second_replica_lives(shared: Server) -> None:
     server = shared
 
@@ -242,10 +189,7 @@ def test_upgrade_rollback_and_add_model_lose_no_request_where_a_second_replica_l
         )
 
     before = shared.run("systemctl", "show", "-p", "MainPID", "--value", "llm-appliance-model@smoke").stdout
-    said = under_load(shared, change)
-    answered, lost = (int(number) for number in re.findall(r"(?:answered|lost) (\d+)", said))
-    assert lost == 0, said
-    assert answered > 20
+    lose_nothing(shared, "echo", change)
     assert shared.run("systemctl", "show", "-p", "MainPID", "--value", "llm-appliance-model@smoke").stdout == before
     assert "nosuch" not in shared.read(ECHO)
     command(shared, "status")

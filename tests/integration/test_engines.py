@@ -16,6 +16,7 @@ from tests.integration import product
 from tests.integration.conftest import Quickstart
 from tests.integration.lab import Lab, Server
 from tests.integration.product import BASE, ROOT, SMOKE
+from tests.integration.typed import reply
 
 WEIGHTS = ROOT / "appliance/smoke/safetensors"
 HERE = "/srv/models/tiny"
@@ -33,12 +34,6 @@ def fresh(lab: Lab, quickstart: Quickstart) -> Iterator[Server]:
         server.put(WEIGHTS, HERE)
         server.run("chmod", "-R", "a+rX", HERE)
         yield server
-
-
-def command(server: Server, *words: str, timeout: float = 1500, check: bool = True) -> str:
-    done = server.run("llm-appliance", *words, check=check, timeout=timeout)
-    print(f"\n# llm-appliance {' '.join(words)}\n{done.stdout}{done.stderr}", end="", flush=True)
-    return done.stdout + done.stderr
 
 
 def streamed(server: Server, model: str) -> str:
@@ -63,14 +58,14 @@ def streamed(server: Server, model: str) -> str:
 def test_safetensors_are_served_on_the_cpu_word_for_word(fresh: Server, engine: str, wishes: tuple[str, ...]) -> None:
     before = int(fresh.sh("df --output=used / | tail -1").stdout)
     began = time.monotonic()
-    command(fresh, "add-model", "tiny", HERE, "--engine", engine, *wishes)
+    reply(fresh, "add-model", "tiny", HERE, "--engine", engine, *wishes)
     print(f"{engine}: {time.monotonic() - began:.0f} s", flush=True)
     print(f"{engine}: {(int(fresh.sh('df --output=used / | tail -1').stdout) - before) >> 10} MiB of disk", flush=True)
     assert product.chat(fresh, PROMPT, model="tiny") == ANSWER
     assert product.chat(fresh, PROMPT, model="tiny", path="/tiny/v1") == ANSWER
     assert product.chat(fresh, PROMPT) == ANSWER, "the other model is still there"
     assert streamed(fresh, "tiny") == ANSWER
-    assert "changed=0" in command(fresh, "install")
+    assert "changed=0" in reply(fresh, "install")
     began = time.monotonic()
     fresh.run("systemctl", "restart", "llm-appliance-model@tiny", timeout=300)
     print(f"{engine}: answers {time.monotonic() - began:.0f} s after its start", flush=True)
@@ -86,5 +81,5 @@ def test_options_are_refused_before_anything_is_fetched(fresh: Server) -> None:
         (("--engine", "vllm", "--chat-template", "/root/t.jinja"), "services see nothing below /root"),
     ):
         fresh.write("/root/t.jinja", "{{ messages }}")
-        assert said in command(fresh, "add-model", "tiny", HERE, *wishes, check=False)
+        assert said in reply(fresh, "add-model", "tiny", HERE, *wishes, code=None)
     assert json.loads(fresh.run("llm-appliance", "list", "--json").stdout)["data"]["models"][0]["name"] == "smoke"

@@ -7,15 +7,9 @@ import json
 from tests.integration import product
 from tests.integration.lab import Server
 from tests.integration.product import SMOKE
+from tests.integration.typed import reply
 
 PROMPT, ANSWER = SMOKE["verify"]["prompt"], SMOKE["verify"]["answer"]
-
-
-def command(server: Server, *words: str, code: int = 0) -> str:
-    done = server.run("llm-appliance", *words, check=False, timeout=180)
-    print(f"\n# llm-appliance {' '.join(words)}\n{done.stdout}{done.stderr}", end="", flush=True)
-    assert done.code == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 def pid(server: Server, unit: str) -> str:
@@ -29,39 +23,39 @@ def models(server: Server) -> set[str]:
 
 def test_a_rollback_leads_back_and_a_second_one_forward_again(appliance: Server) -> None:
     before = [pid(appliance, unit) for unit in ("llm-appliance-gateway", "llm-appliance-model@smoke")]
-    command(appliance, "add-model", "echo", "--engine", "dummy", "--set", "text=Echo!")
+    reply(appliance, "add-model", "echo", "--engine", "dummy", "--set", "text=Echo!")
     assert models(appliance) == {"smoke", "echo"}
 
-    assert "models.d/echo.yaml" in command(appliance, "rollback", "--dry-run")
+    assert "models.d/echo.yaml" in reply(appliance, "rollback", "--dry-run")
     assert models(appliance) == {"smoke", "echo"}, "a preview changes nothing"
-    assert "smoke answers" in command(appliance, "rollback")
+    assert "smoke answers" in reply(appliance, "rollback")
     assert models(appliance) == {"smoke"}
     assert not appliance.exists("/etc/llm-appliance/models.d/echo.yaml"), "the operator's own files go back, too"
-    assert "changed=0" in command(appliance, "install")
+    assert "changed=0" in reply(appliance, "install")
 
-    assert "echo answers: Echo!" in command(appliance, "rollback")
+    assert "echo answers: Echo!" in reply(appliance, "rollback")
     assert models(appliance) == {"smoke", "echo"}
     assert product.chat(appliance, PROMPT) == ANSWER
     assert [pid(appliance, unit) for unit in ("llm-appliance-gateway", "llm-appliance-model@smoke")] == before
 
-    listed = command(appliance, "generations", "list")
+    listed = reply(appliance, "generations", "list")
     assert listed.count("in force") == 1
-    assert "models.d/echo.yaml" in command(appliance, "generations", "diff", "1", "2")
-    assert command(appliance, "generations", "diff", "1", "3").strip() == "", "back is byte for byte what it was"
+    assert "models.d/echo.yaml" in reply(appliance, "generations", "diff", "1", "2")
+    assert reply(appliance, "generations", "diff", "1", "3").strip() == "", "back is byte for byte what it was"
 
 
 def test_an_edit_that_was_wrong_is_taken_back(appliance: Server) -> None:
-    command(appliance, "add-model", "echo", "--engine", "dummy", "--set", "text=One.")
+    reply(appliance, "add-model", "echo", "--engine", "dummy", "--set", "text=One.")
     appliance.sh("sed -i s/One/Two/ /etc/llm-appliance/models.d/echo.yaml")
-    command(appliance, "install")
+    reply(appliance, "install")
     assert product.chat(appliance, "?", model="echo") == "Two."
-    command(appliance, "rollback")
+    reply(appliance, "rollback")
     assert product.chat(appliance, "?", model="echo") == "One."
     assert "One." in appliance.read("/etc/llm-appliance/models.d/echo.yaml")
 
 
 def test_where_nothing_was_before_there_is_no_way_back(appliance: Server) -> None:
-    assert "there is none before this one" in command(appliance, "rollback", code=3)
-    assert "there is no generation 9" in command(appliance, "rollback", "9", code=3)
-    assert "there is no generation 9" in command(appliance, "generations", "diff", "9", code=3)
+    assert "there is none before this one" in reply(appliance, "rollback", code=3)
+    assert "there is no generation 9" in reply(appliance, "rollback", "9", code=3)
+    assert "there is no generation 9" in reply(appliance, "generations", "diff", "9", code=3)
     assert product.chat(appliance, PROMPT) == ANSWER

@@ -67,7 +67,7 @@ def test_llama_cpp_is_compiled_in_its_image_and_serves() -> None:
     with image(ROOT / "images/llama-cpp", "llama-cpp", BASE_IMAGE=base_image()) as built:
         print(f"\nimages/llama-cpp: built in {time.monotonic() - began:.0f} s")
         words = ["--model", "/models/smoke.gguf", "--jinja"]
-        box = serving(str(built), 8080, read_only=True, cap_drop=["ALL"], tmpfs={"/tmp": ""})
+        box = serving(str(built), 8080, read_only=True, cap_drop=["ALL"]).with_tmpfs_mount("/tmp")
         with box.with_command(words).with_volume_mapping(SMOKE_FILES, "/models") as served:
             assert served.exec(["id", "-u"]).output.decode().strip() == "60700"
             until_it_says(address(served, 8080), "smoke")
@@ -81,7 +81,7 @@ def test_transformers_is_installed_in_its_image_and_serves(tmp_path: Path) -> No
         image(ROOT / "images/transformers", "transformers", BASE_IMAGE=base_image(), **args) as built,
     ):
         print(f"\nimages/transformers: built in {time.monotonic() - began:.0f} s")
-        box = serving(str(built), 8000, read_only=True, cap_drop=["ALL"], tmpfs={"/tmp": ""})
+        box = serving(str(built), 8000, read_only=True, cap_drop=["ALL"]).with_tmpfs_mount("/tmp")
         box = box.with_env("HF_HUB_OFFLINE", "1").with_env("HOME", "/tmp")
         with box.with_volume_mapping(tmp_path / "smoke", "/models/smoke") as served:
             assert served.exec(["id", "-u"]).output.decode().strip() == "60700"

@@ -10,19 +10,13 @@ from openai import AuthenticationError, NotFoundError, OpenAI
 from tests.integration import product
 from tests.integration.lab import Server
 from tests.integration.product import SMOKE
+from tests.integration.typed import reply
 
 PROMPT, ANSWER = SMOKE["verify"]["prompt"], SMOKE["verify"]["answer"]
 
 
-def command(server: Server, *words: str, code: int = 0) -> str:
-    done = server.run("llm-appliance", *words, check=False, timeout=180)
-    print(f"\n# llm-appliance {' '.join(words)}\n{done.stdout}{done.stderr}", end="", flush=True)
-    assert done.code == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
 def made(server: Server, *words: str) -> str:
-    found = re.search(r"sk-[\w-]{20,}", command(server, "keys", *words))
+    found = re.search(r"sk-[\w-]{20,}", reply(server, "keys", *words))
     assert found
     return found[0]
 
@@ -43,17 +37,17 @@ def refused(server: Server, key: str, model: str = "smoke") -> bool:
 
 
 def test_a_server_that_others_reach_asks_for_keys(appliance: Server) -> None:
-    said = command(appliance, "install", "--listen", "0.0.0.0:8080", code=3)
+    said = reply(appliance, "install", "--listen", "0.0.0.0:8080", code=3)
     assert "keys add" in said, "the way out is named"
-    command(appliance, "add-model", "echo", "--engine", "dummy", "--set", "text=Echo!")
+    reply(appliance, "add-model", "echo", "--engine", "dummy", "--set", "text=Echo!")
     ann = made(appliance, "add", "ann")
     narrow = made(appliance, "add", "bob", "--models", "echo")
-    command(appliance, "install", "--listen", "0.0.0.0:8080")
+    reply(appliance, "install", "--listen", "0.0.0.0:8080")
     assert ask(appliance, ann) == ANSWER
     assert ask(appliance, narrow, "echo") == "Echo!"
     assert refused(appliance, narrow), "a model that a key may not use is not there for it"
     assert refused(appliance, "sk-wrong")
-    command(appliance, "verify")
+    reply(appliance, "verify")
 
     pids = "systemctl show -p MainPID --value llm-appliance-gateway llm-appliance-model@smoke"
     before = appliance.sh(pids).stdout
@@ -61,7 +55,7 @@ def test_a_server_that_others_reach_asks_for_keys(appliance: Server) -> None:
     appliance.sh("sleep 2")
     assert ask(appliance, newer) == ANSWER
     assert ask(appliance, ann) == ANSWER, "the old one is valid for a while"
-    command(appliance, "keys", "revoke", "bob")
+    reply(appliance, "keys", "revoke", "bob")
     appliance.sh("sleep 2")
     assert refused(appliance, narrow, "echo")
     assert appliance.sh(pids).stdout == before, "nothing was restarted"
@@ -76,13 +70,13 @@ def test_a_server_that_others_reach_asks_for_keys(appliance: Server) -> None:
     appliance.run("llm-appliance", "verify", timeout=120)
     assert ask(appliance, newer) == ANSWER
 
-    said = command(appliance, "uninstall")
+    said = reply(appliance, "uninstall")
     assert "left behind: /etc/llm-appliance/keys.json" in said
     product.seed(appliance)
     process = product.install(appliance, "--listen", "0.0.0.0:8080")
     assert process.wait(timeout=300) == 0, process.output
     assert ask(appliance, newer) == ANSWER, "who had a key has one still"
-    command(appliance, "uninstall", "--purge-keys")
+    reply(appliance, "uninstall", "--purge-keys")
     assert not appliance.exists("/etc/llm-appliance")
 
 
@@ -93,4 +87,4 @@ def test_a_broken_key_file_lets_nobody_in(appliance: Server) -> None:
         "curl", "-s", f"{product.BASE}/v1/chat/completions", "-H", f"Authorization: Bearer {key}", "-d", "{}"
     ).stdout
     assert "error" in json.loads(said)
-    assert "keys.json" in command(appliance, "keys", "list", code=3)
+    assert "keys.json" in reply(appliance, "keys", "list", code=3)

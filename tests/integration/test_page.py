@@ -12,7 +12,8 @@ import yaml
 from tests.integration import chromium
 from tests.integration.gateway_rig import until
 from tests.integration.lab import Server
-from tests.integration.test_keys import ANSWER, PROMPT, command, made
+from tests.integration.test_keys import ANSWER, PROMPT, made
+from tests.integration.typed import reply
 
 
 def test_a_person_looks_at_a_server_and_asks_its_model(appliance: Server) -> None:
@@ -23,7 +24,7 @@ def test_a_person_looks_at_a_server_and_asks_its_model(appliance: Server) -> Non
         pytest.skip(reason)
     chromium.require()
     ann, ops = made(appliance, "add", "ann"), made(appliance, "add", "ops", "--metrics")
-    command(appliance, "install", "--listen", "0.0.0.0:8080")
+    reply(appliance, "install", "--listen", "0.0.0.0:8080")
     url = f"http://{appliance.address}:8080"
     with chromium.chromium() as page:
         page.open(url)
@@ -52,16 +53,16 @@ def test_a_person_looks_at_a_server_and_asks_its_model(appliance: Server) -> Non
     assert engine["labels"]["replica"] == "smoke"
     assert "llamacpp:" in httpx.get(url + engine["labels"]["__metrics_path__"], headers=bearer).text
     until(lambda: 'key="ann",model="smoke"' in httpx.get(f"{url}/metrics", headers=bearer).text, what="ann's request")
-    assert "--key-file" in command(appliance, "metrics", "install", "/root", code=2)
-    command(appliance, "metrics", "install", "/root", "--key-file", "/root/key", "--url", url)
+    assert "--key-file" in reply(appliance, "metrics", "install", "/root", code=2)
+    reply(appliance, "metrics", "install", "/root", "--key-file", "/root/key", "--url", url)
     config = yaml.safe_load(appliance.read("/root/llm-appliance.yml"))
     assert config["scrape_configs"][0]["static_configs"] == [{"targets": [f"{appliance.address}:8080"]}]
     assert json.loads(appliance.read("/root/llm-appliance-dashboard.json"))["uid"] == "llm-appliance"
 
     pids = "systemctl show -p MainPID --value llm-appliance-gateway llm-appliance-model@smoke"
     before = appliance.sh(pids).stdout
-    command(appliance, "config", "set", "gateway.page", "false")
-    command(appliance, "install")
+    reply(appliance, "config", "set", "gateway.page", "false")
+    reply(appliance, "install")
     until(lambda: httpx.get(url).status_code in (401, 404), what="no page any more")
     assert httpx.get(url, headers=bearer).status_code == 404
     assert appliance.sh(pids).stdout == before, "nothing was restarted for it"

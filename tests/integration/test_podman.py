@@ -13,7 +13,8 @@ import pytest
 from tests.integration import product
 from tests.integration.faults import SLOW
 from tests.integration.lab import Lab, Server, podman_into
-from tests.integration.product import BASE, SMOKE
+from tests.integration.product import SMOKE
+from tests.integration.typed import command, until
 
 PROMPT, ANSWER = SMOKE["verify"]["prompt"], SMOKE["verify"]["answer"]
 WEIGHTS = product.ROOT / "appliance/smoke/smoke.gguf"
@@ -27,14 +28,6 @@ LOCAL = "lab-base:1"
 pytestmark = SLOW
 
 
-def command(server: Server, *words: str, check: bool = True, timeout: float = 300) -> Any:
-    """Type a command of ours; it and what it says are printed."""
-    began = time.monotonic()
-    done = server.run("llm-appliance", *words, check=check, timeout=timeout)
-    print(f"\n# llm-appliance {' '.join(words)} ({time.monotonic() - began:.1f} s)\n{done.stdout}{done.stderr}", end="")
-    return done
-
-
 def containers(server: Server) -> dict[str, dict[str, Any]]:
     """Every container that is there, by name, as Podman describes it."""
     names = server.run("podman", "ps", "--all", "--quiet", "--no-trunc").stdout.split()
@@ -44,19 +37,6 @@ def containers(server: Server) -> dict[str, dict[str, Any]]:
 
 def running(server: Server) -> dict[str, str]:
     return {name: row["Id"] for name, row in containers(server).items() if row["State"]["Running"]}
-
-
-def until(what: str, true: Any, seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.3)
-
-
-def answers(server: Server) -> bool:
-    body = json.dumps({"model": "smoke", "messages": [{"role": "user", "content": PROMPT}], "temperature": 0})
-    done = server.run("curl", "-s", f"{BASE}/v1/chat/completions", "-d", body, check=False)
-    return ANSWER in done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +101,7 @@ def test_what_podman_says_of_every_container(boxed: Server) -> None:
 def test_the_unit_starts_and_stops_the_containers(boxed: Server) -> None:
     boxed.run("systemctl", "stop", "llm-appliance")
     assert running(boxed) == {}
-    assert command(boxed, "status", check=False).code == 7
+    assert command(boxed, "status", code=None).code == 7
     boxed.run("systemctl", "start", "llm-appliance")
     assert set(running(boxed)) == {GATEWAY, MODEL}
     assert product.chat(boxed, PROMPT) == ANSWER
@@ -136,7 +116,7 @@ def test_the_unit_starts_and_stops_the_containers(boxed: Server) -> None:
 def test_a_killed_engine_comes_back(boxed: Server) -> None:
     pid = containers(boxed)[MODEL]["State"]["Pid"]
     boxed.sh(f"kill -KILL {pid}")
-    until("it answers again", lambda: answers(boxed))
+    until("it answers again", lambda: product.answers(boxed))
     assert containers(boxed)[MODEL]["State"]["Pid"] != pid
 
 
@@ -146,7 +126,7 @@ def test_a_model_comes_and_goes_and_one_that_does_not_start_is_taken_back(boxed:
     assert product.chat(boxed, PROMPT, model="second") == ANSWER
     command(boxed, "remove-model", "second")
     assert running(boxed) == before
-    done = command(boxed, "add-model", "bad", SECOND, "--set", "override-kv=nonsense", check=False)
+    done = command(boxed, "add-model", "bad", SECOND, "--set", "override-kv=nonsense", code=None)
     assert done.code == 7 and "override-kv" in done.stderr and re.search(r"generation \d+ is back", done.stderr)
     assert running(boxed) == before
 
@@ -167,7 +147,7 @@ def test_images_go_into_a_file_and_come_back(boxed: Server) -> None:
 def test_after_a_reboot_and_after_a_power_cut_it_answers(boxed: Server) -> None:
     for again in (boxed.reboot, boxed.kill_power):
         again()
-        until(f"it answers after {again.__name__}", lambda: answers(boxed), 120)
+        until(f"it answers after {again.__name__}", lambda: product.answers(boxed), 120)
 
 
 def test_uninstall_leaves_no_container_network_volume_or_image_of_ours(boxed: Server) -> None:

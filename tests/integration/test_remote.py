@@ -14,18 +14,12 @@ from tests.integration import product
 from tests.integration.conftest import Quickstart
 from tests.integration.lab import Lab, Process, Server
 from tests.integration.provider_standin import ANSWER
+from tests.integration.typed import reply
 
 PROVIDER = "api.moonshot.cn"
 KEY = "sk-planted-5e9b1c"
 PYTHON = "/opt/llm-appliance/venv/bin/python"
 ADD = ("add-model", "kimi", "--engine", "remote", "--provider", "moonshot", "--model", "moonshot-v1-32k")
-
-
-def command(server: Server, *words: str, code: int = 0) -> str:
-    done = server.run("llm-appliance", *words, check=False, timeout=180)
-    print(f"\n# llm-appliance {' '.join(words)}\n{done.stdout}{done.stderr}", end="", flush=True)
-    assert done.code == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +88,7 @@ def ask(server: Server, *more: str, body: dict[str, Any] | None = None) -> tuple
 def test_a_providers_model_is_served_under_our_name_and_its_key_is_nowhere(near: Server) -> None:
     provider(near)
     before = near.sh("systemctl show -p MainPID --value llm-appliance-model@smoke").stdout
-    said = command(near, *ADD, "--api-key-file", "/root/key")
+    said = reply(near, *ADD, "--api-key-file", "/root/key")
     assert f"kimi answers: {ANSWER}" in said
     assert near.sh("systemctl show -p MainPID --value llm-appliance-model@smoke").stdout == before
 
@@ -111,9 +105,9 @@ def test_a_providers_model_is_served_under_our_name_and_its_key_is_nowhere(near:
     assert "data: [DONE]" in ask(near, body={"stream": True})[1]
     assert product.chat(near, "Hello!", model="kimi", path="/kimi/v1") == ANSWER
 
-    assert "remote" in command(near, "status")
-    assert f"https://{PROVIDER}/v1" in command(near, "status")
-    assert "changed=0" in command(near, "install")
+    assert "remote" in reply(near, "status")
+    assert f"https://{PROVIDER}/v1" in reply(near, "status")
+    assert "changed=0" in reply(near, "install")
     near.reboot()
     know(near)
     provider(near)
@@ -128,35 +122,35 @@ def test_a_providers_model_is_served_under_our_name_and_its_key_is_nowhere(near:
     kept = near.run("stat", "-c", "%a %U", "/etc/llm-appliance/secrets/kimi.key").stdout
     assert kept.strip() == "600 llm-gateway"
 
-    command(near, "remove-model", "kimi")
+    reply(near, "remove-model", "kimi")
     assert ask(near)[0] == 404
 
 
 def test_a_key_that_the_provider_refuses_changes_nothing(near: Server) -> None:
     provider(near)
     near.write("/root/wrong", "sk-not-the-one\n", mode="0600")
-    said = command(near, *ADD, "--api-key-file", "/root/wrong", code=7)
+    said = reply(near, *ADD, "--api-key-file", "/root/wrong", code=7)
     assert "no such key" in said
     assert "is back" in said
     assert not near.exists("/etc/llm-appliance/secrets/kimi.key")
     assert not near.exists("/etc/llm-appliance/models.d/kimi.yaml")
-    command(near, *ADD, "--api-key-file", "/root/key")
-    command(near, *ADD, "--api-key-file", "/root/wrong", code=7)
+    reply(near, *ADD, "--api-key-file", "/root/key")
+    reply(near, *ADD, "--api-key-file", "/root/wrong", code=7)
     assert product.chat(near, "Hello!", model="kimi") == ANSWER, "the key that worked is back"
     near.write("/root/newer", f"{KEY}\n", mode="0600")
-    assert "changed=0" in command(near, *ADD, "--api-key-file", "/root/newer")
+    assert "changed=0" in reply(near, *ADD, "--api-key-file", "/root/newer")
 
 
 def test_a_provider_that_is_down_or_somebody_else_is_told_and_disturbs_nobody(near: Server) -> None:
     there = provider(near)
-    command(near, *ADD, "--api-key-file", "/root/key")
+    reply(near, *ADD, "--api-key-file", "/root/key")
     there.signal("KILL")
     there.wait()
     status, text = ask(near)
     assert status == 502
     assert json.loads(text)["error"]["type"] == "server_error"
     assert product.chat(near, product.SMOKE["verify"]["prompt"]) == product.SMOKE["verify"]["answer"]
-    assert "changed=0" in command(near, "install"), "what is down elsewhere is not ours to roll back"
+    assert "changed=0" in reply(near, "install"), "what is down elsewhere is not ours to roll back"
     # Somebody else under that name: a certificate that nobody trusts.
     near.sh(
         "openssl req -x509 -newkey rsa:2048 -nodes -keyout /srv/provider/provider.key -out /srv/provider/provider.crt "
@@ -169,13 +163,13 @@ def test_a_provider_that_is_down_or_somebody_else_is_told_and_disturbs_nobody(ne
 def test_behind_a_proxy_a_tunnel_leads_to_it(near: Server) -> None:
     near.sh(f"sed -i /{PROVIDER}/d /etc/hosts 2>/dev/null || sed /{PROVIDER}/d /etc/hosts > /h && cat /h > /etc/hosts")
     provider(near, "3128")
-    command(near, "config", "set", "proxy.https", "http://127.0.0.1:3128")
-    command(near, *ADD, "--api-key-file", "/root/key", "--replicas", "2")
+    reply(near, "config", "set", "proxy.https", "http://127.0.0.1:3128")
+    reply(near, *ADD, "--api-key-file", "/root/key", "--replicas", "2")
     assert product.chat(near, "Hello!", model="kimi") == ANSWER
     found = asked(near)
     assert set(found["ways"]) == {f"CONNECT {PROVIDER}:443 HTTP/1.1"}
     assert f"Bearer {KEY}" in found["seen"][-1]["headers"].values()
-    assert "kimi_1" in command(near, "status")
+    assert "kimi_1" in reply(near, "status")
     tunnel = "systemctl show -p MainPID --value llm-appliance-model@kimi_1"
     near.sh(
         f"was=$({tunnel}); kill -9 $was; until now=$({tunnel}); [ $now != $was ] && [ $now != 0 ]; do sleep 0.2; done"

@@ -19,6 +19,7 @@ from tests.integration import product
 from tests.integration.conftest import Quickstart
 from tests.integration.lab import Lab, Server
 from tests.integration.product import SMOKE
+from tests.integration.typed import reply
 
 PROMPT, ANSWER = SMOKE["verify"]["prompt"], SMOKE["verify"]["answer"]
 PEM = "/etc/llm-appliance/tls/gateway.pem"
@@ -31,13 +32,6 @@ def server(lab: Lab, quickstart: Quickstart) -> Iterator[Server]:
     assert quickstart.code == 0, quickstart.output
     with product.installed(lab, quickstart.image, "tls") as booted:
         yield booted
-
-
-def command(server: Server, *words: str, code: int = 0) -> str:
-    done = server.run("llm-appliance", *words, check=False, timeout=180)
-    print(f"\n# llm-appliance {' '.join(words)}\n{done.stdout}{done.stderr}", end="", flush=True)
-    assert done.code == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 def served(server: Server) -> str:
@@ -76,16 +70,16 @@ def openssl(server: Server, name: str, days: int) -> None:
 def test_clients_trust_an_authority_of_the_appliances_own_and_a_renewal_ends_no_stream(
     server: Server, tmp_path: Path
 ) -> None:
-    key = command(server, "keys", "add", "ann").split()[0]
+    key = reply(server, "keys", "add", "ann").split()[0]
     before = server.sh(PIDS).stdout.split()
     install = ("install", "--tls", "own", "--listen", f"0.0.0.0:{PORT}", "--tls-name", "llm.example")
-    assert "8443" in command(server, *install, "--dry-run")
+    assert "8443" in reply(server, *install, "--dry-run")
     assert not server.exists("/etc/llm-appliance/tls")
-    command(server, "install", "--tls", "own", "--tls-name", "not a name", code=3)
-    command(server, *install, "--tls-name", server.address)
+    reply(server, "install", "--tls", "own", "--tls-name", "not a name", code=3)
+    reply(server, *install, "--tls-name", server.address)
     assert server.sh(PIDS).stdout.split()[1] == before[1], "no engine was restarted"
 
-    shown = command(server, "tls", "show")
+    shown = reply(server, "tls", "show")
     assert f"for          llm.example, localhost, {server.address}" in shown
     assert served(server) == fingerprint(shown)
     authority = tmp_path / "ca.pem"
@@ -105,7 +99,7 @@ def test_clients_trust_an_authority_of_the_appliances_own_and_a_renewal_ends_no_
     long: Any = [{"role": "user", "content": SMOKE["endless"]["prompt"]}]
     stream = client.chat.completions.create(model="smoke", messages=long, temperature=0, max_tokens=3000, stream=True)
     pieces = [next(iter(stream))]
-    renewed = command(server, "tls", "renew")
+    renewed = reply(server, "tls", "renew")
     await_served(server, fingerprint(renewed))
     assert fingerprint(renewed) != fingerprint(shown)
     pieces += list(stream)
@@ -113,28 +107,28 @@ def test_clients_trust_an_authority_of_the_appliances_own_and_a_renewal_ends_no_
     print(f"\na stream of {len(pieces)} pieces went on while the certificate was renewed")
     with httpx2.Client(verify=ssl.create_default_context(cafile=str(authority)), timeout=60) as later:
         assert later.get(f"{base}/models", headers={"Authorization": f"Bearer {key}"}).status_code == 200
-    assert "changed=0" in command(server, "install")
-    assert "left behind: /etc/llm-appliance/tls" in command(server, "uninstall")
+    assert "changed=0" in reply(server, "install")
+    assert "left behind: /etc/llm-appliance/tls" in reply(server, "uninstall")
     assert server.read("/etc/llm-appliance/tls/authority.crt").strip() == authority.read_text().strip()
 
 
 def test_a_certificate_of_somebody_else_is_taken_over_as_often_as_it_is_renewed(server: Server) -> None:
     server.sh("command -v openssl || (apt-get -q update && apt-get -q install -y --no-install-recommends openssl)")
-    command(server, "keys", "add", "ann")
-    command(server, "install", "--tls", "own", "--listen", f"0.0.0.0:{PORT}")
+    reply(server, "keys", "add", "ann")
+    reply(server, "install", "--tls", "own", "--listen", f"0.0.0.0:{PORT}")
     for name, days in (("first", 90), ("second", 20)):
         openssl(server, name, days)
     live = "/srv/live/{}/fullchain.pem /srv/live/{}/privkey.pem"
-    shown = command(server, "tls", "use", *live.format("first", "first").split())
+    shown = reply(server, "tls", "use", *live.format("first", "first").split())
     await_served(server, fingerprint(shown))
     assert "CN=llm.example" in shown
     before, kept = server.sh(PIDS).stdout, server.read(PEM)
 
-    mixed = command(server, "tls", "use", *live.format("first", "second").split(), code=3)
+    mixed = reply(server, "tls", "use", *live.format("first", "second").split(), code=3)
     assert "do not belong together" in mixed
     server.sh("chmod 644 /srv/live/first/privkey.pem")
-    assert "can be read by others" in command(server, "tls", "use", *live.format("first", "first").split(), code=4)
-    assert "not of the appliance's own authority" in command(server, "tls", "renew", code=3)
+    assert "can be read by others" in reply(server, "tls", "use", *live.format("first", "first").split(), code=4)
+    assert "not of the appliance's own authority" in reply(server, "tls", "renew", code=3)
     assert server.read(PEM) == kept
 
     # What certbot calls after each renewal, with its own variable.
@@ -144,11 +138,11 @@ def test_a_certificate_of_somebody_else_is_taken_over_as_often_as_it_is_renewed(
     assert document["days"] in (19, 20) and document["own"] is False
     await_served(server, document["sha256"].replace(":", ""))
     assert server.sh(PIDS).stdout == before, "nothing was restarted"
-    found = command(server, "doctor")
+    found = reply(server, "doctor")
     assert "the gateway's certificate ends in" in found
     assert "llm-appliance tls use CERTIFICATE KEY" in found
-    command(server, "install", "--tls", "off", "--listen", "127.0.0.1:8080")
+    reply(server, "install", "--tls", "off", "--listen", "127.0.0.1:8080")
     plain = server.run("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", f"{product.BASE}/v1/models").stdout
     assert plain == "401", "without a key, and without TLS"
-    command(server, "uninstall", "--purge-keys")
+    reply(server, "uninstall", "--purge-keys")
     assert not server.exists("/etc/llm-appliance")

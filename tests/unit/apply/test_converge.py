@@ -10,9 +10,9 @@ import pytest
 from appliance import specfile
 from appliance.apply import Generations, apply, generation
 from appliance.apply.converge import Report, differences
-from appliance.apply.converge import _place as place
 from appliance.apply.converge import _switch as switch
 from appliance.apply.generation import digest, written
+from appliance.apply.place import place
 from appliance.domain.changes import Changeset, Command, Completed, File, Record
 from appliance.domain.deployment import Deployment
 from appliance.domain.host import Podman
