@@ -38,7 +38,7 @@ class Volume:
         """Look at the files. Raises ArtifactError when one is shorter or longer than it should be."""
         self._pieces = tuple(pieces)
         self._files: dict[Path, int] = {}
-        self._drop = dict.fromkeys((piece.path for piece in pieces), 0)
+        self._count = len({piece.path for piece in pieces})
         try:
             for piece in self._pieces:
                 self._file(piece)
@@ -49,7 +49,7 @@ class Volume:
     @property
     def many(self) -> bool:
         """Tell whether there are so many files that some are closed meanwhile: then one thread at a time may read."""
-        return len(self._drop) > OPEN
+        return self._count > OPEN
 
     def _file(self, piece: Piece) -> int:
         """Return the descriptor of a file; the one that was not used for the longest time makes room."""
@@ -116,7 +116,6 @@ class Volume:
             ) from None
         if not got:
             raise ArtifactError(f"{self.where(offset)}: it ends at byte {piece.skip + inside:,}", hint="copy it again")
-        self._forget(piece, piece.skip + inside)
         return got
 
     def place(self, offset: int) -> tuple[int, int, int]:
@@ -127,11 +126,13 @@ class Volume:
         inside = offset - piece.start
         return self._file(piece), piece.skip + inside, piece.size - inside
 
-    def done(self, offset: int) -> None:
-        """Say that nobody reads what lies before a byte, in the file that it is in."""
-        piece = self._piece(offset)
-        if piece:
-            self._forget(piece, piece.skip + offset - piece.start)
+    def drop(self, begin: int, end: int) -> None:
+        """Give the bytes from `begin` to before `end` back to the page cache: whoever read them is done."""
+        while begin < end and (piece := self._piece(begin)):
+            inside = begin - piece.start
+            some = min(end - begin, piece.size - inside)
+            os.posix_fadvise(self._file(piece), piece.skip + inside, some, os.POSIX_FADV_DONTNEED)
+            begin += some
 
     def read(self, offset: int, size: int) -> bytes:
         """Return `size` bytes."""
@@ -144,12 +145,6 @@ class Volume:
             have += got
         return bytes(content)
 
-    def _forget(self, piece: Piece, end: int) -> None:
-        begin = self._drop[piece.path]
-        if end - begin >= WINDOW:
-            os.posix_fadvise(self._file(piece), begin, end - begin, os.POSIX_FADV_DONTNEED)
-            self._drop[piece.path] = end
-
     def _piece(self, offset: int) -> Piece | None:
         low, high = 0, len(self._pieces)
         while low < high:
@@ -161,3 +156,16 @@ class Volume:
         if low == len(self._pieces) or self._pieces[low].start > offset:
             return None
         return self._pieces[low]
+
+
+class Trail:
+    """What one reader leaves behind, dropped a window at a time: others read elsewhere in the same file meanwhile."""
+
+    def __init__(self, volume: Volume, begin: int) -> None:
+        self._volume, self._begin = volume, begin
+
+    def __call__(self, end: int) -> None:
+        """Say that all before a byte was read."""
+        if end - self._begin >= WINDOW:
+            self._volume.drop(self._begin, end)
+            self._begin = end

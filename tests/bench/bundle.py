@@ -280,6 +280,13 @@ def growth(found: dict[int, list[Row]]) -> str:
         of = {row.what: row for row in rows}
         cells = [f"{of[name].seconds * GB / total:.2f}" for name in what]
         lines.append(f"| {total / GB:g} | {' | '.join(cells)} | {of['bundle install'].times:.2f} |")
+    sizes, fits = [total / GB for total in found], []
+    for name in what:
+        slope, start = statistics.linear_regression(
+            sizes, [row.seconds for rows in found.values() for row in rows if row.what == name]
+        )
+        fits.append(f"{start:.2f} s and {slope:.2f} for each")
+    lines.append(f"| straight line | {' | '.join(fits)} | |")
     return "\n".join(lines) + "\n"
 
 

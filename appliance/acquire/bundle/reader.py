@@ -17,7 +17,7 @@ from appliance.report import Bar, Progress, work
 from appliance.system.flush import WINDOW, Flusher
 from appliance.system.pump import Take, pump
 from appliance.system.splice import splice
-from appliance.system.volume import Volume
+from appliance.system.volume import Trail, Volume
 
 SMALL: Final = 64 << 20
 """Bytes of a payload that is read into memory."""
@@ -81,11 +81,13 @@ class Reader:
         """
         self._check_frame(payload)
         place, check = payload.offset + start, check or self.check(payload)
+        read = Trail(self.volume, place)
 
         def fill(view: memoryview) -> int:
             nonlocal place
             got = self.volume.read_into(place, view)
             place += got
+            read(place)
             return got
 
         try:
@@ -101,14 +103,15 @@ class Reader:
         """
         self._check_frame(payload)
         begin, place, settled = payload.offset, start, start
+        read = Trail(self.volume, begin + start)
 
         def wrote(amount: int) -> None:
             nonlocal place, settled
             done(amount)
             place += amount
+            read(begin + place)
             if place - settled >= WINDOW:
                 flusher.push(stream, place)
-                self.volume.done(begin + place)
                 settled = place
 
         def look(view: memoryview) -> None:
@@ -162,11 +165,13 @@ class Reader:
     def _views(self, payload: Payload) -> Iterator[memoryview]:
         self._check_frame(payload)
         check, buffer, place = self.check(payload), memoryview(bytearray(min(READ, payload.size))), 0
+        read = Trail(self.volume, payload.offset)
         while place < payload.size:
             view = buffer[: payload.size - place]
             view = view[: self.volume.read_into(payload.offset + place, view)]
             check(view)
             place += len(view)
+            read(payload.offset + place)
             yield view
         check.end()
 
