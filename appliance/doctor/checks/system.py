@@ -21,6 +21,8 @@ GIB: Final = 1 << 30
 LITTLE: Final = 0.5
 """Part of the machine: who is given less may not know of it."""
 DAY: Final = 86400
+LUA: Final = {"ubuntu": "24.04"}
+"""Distribution -> its first release whose nginx has Lua again."""
 
 
 @looks_for("libc-old", "the C library is too old for engine builds, or is not glibc")
@@ -145,3 +147,9 @@ def gateway_packages(host: Host, facts: Facts) -> Iterator[Finding]:
     if absent and not facts.record:
         message = f"{' and '.join(absent)} are not here: nginx is taken from Debian's or Ubuntu's packages"
         yield error(host.os or "system", message, "install on Debian 12, Ubuntu 24.04 or newer", prevents=True)
+    oldest = LUA.get(host.os, "")
+    if oldest and version(host.os_version) < version(oldest) and not facts.record and facts.spec.runtime != "compose":
+        message = f"{host.os} {host.os_version} packages no Lua for nginx, which the gateway needs"
+        remedy = ("llm-appliance install --runtime compose", f"or: install on {host.os} {oldest} or newer")
+        # Where Docker is, containers may be chosen without a word.
+        yield error(f"{host.os} {host.os_version}", message, *remedy, prevents=not host.docker.server)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from appliance.domain.host import Host
+from appliance.domain.host import Docker, Host
 from appliance.domain.release import Release
 from appliance.domain.spec import ApplianceSpec
 from tests.unit.doctor.sound import ASKS, SOUND, SYSTEMS, facts, installed, look, only
@@ -74,6 +74,16 @@ def test_memory_that_our_own_models_have_is_no_error() -> None:
 def test_packages_are_not_needed_once_the_gateway_is_there() -> None:
     assert only("packages-missing", replace(SOUND, tools=())).prevents
     assert look(replace(SOUND, tools=()), installed()) == {}
+
+
+def test_an_ubuntu_whose_nginx_has_no_lua_can_only_have_containers() -> None:
+    old = replace(SOUND, os="ubuntu", os_version="22.04")
+    found = only("packages-missing", old)
+    assert found.prevents and found.remedy[0] == "llm-appliance install --runtime compose"
+    docked = replace(old, docker=Docker(client="28.5", server="28.5", compose="2.40"))
+    assert not only("packages-missing", docked).prevents, "containers may be chosen by themselves"
+    assert look(old, facts(spec=ApplianceSpec(runtime="compose"))) == {}
+    assert look(replace(old, os_version="24.04")) == {}
 
 
 def test_a_container_has_no_swap_of_its_own() -> None:
