@@ -484,12 +484,9 @@ def test_nobody_is_asked_where_nobody_can_answer(sound: Server) -> None:
 
 def test_a_killed_gateway_is_back_at_once_and_its_workers_at_any_time(sound: Server) -> None:
     before = pid(sound)
-    for name in ("master", "worker"):
-        sound.sh(
-            f"kill -KILL $(grep -la 'nginx: {name}' /proc/[0-9]*/cmdline | tr -dc '0-9\\n' | head -1); "
-            f"until curl -fsS -o /dev/null {BASE}/v1/models; do sleep 0.1; done",
-            timeout=30,
-        )
+    for whom in ("{0}", "$(cut -d ' ' -f 1 /proc/{0}/task/{0}/children)"):
+        victim = whom.format(pid(sound, "gateway"))
+        sound.sh(f"kill -KILL {victim}; until curl -fsS -o /dev/null {BASE}/v1/models; do sleep 0.1; done", timeout=30)
         answers(sound)
     assert pid(sound) == before, "the engine noticed nothing"
 
