@@ -70,6 +70,7 @@ def empty(lab: Lab, bare: str) -> Iterator[Server]:
 # ------------------------------------------------------------------------------------------------ killed
 
 
+@SLOW
 @pytest.mark.parametrize(
     "step", ["detect", "acquire", "gateway", "store", "write", "check", "switch", "start", "health"]
 )
