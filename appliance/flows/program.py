@@ -38,14 +38,15 @@ def newer(site: Site, path: str) -> Newer:
     require_rights(site)
     if not source.is_file():
         raise ArtifactError(f"{path} is not there", hint="llm-appliance upgrade --appliance ARCHIVE|DIRECTORY")
-    _check_digest(source)
+    _check_digest(site, source)
     return _read(_unpacked(site, source), path)
 
 
-def _check_digest(archive: Path) -> None:
+def _check_digest(site: Site, archive: Path) -> None:
     """Hold it against `ARCHIVE.sha256`, where release.sh's other file lies beside it. Raises ArtifactError."""
     beside = archive.with_name(f"{archive.name}.sha256")
     if not beside.is_file():
+        site.progress.note(f"{beside.name} does not lie beside it: the archive is taken as it is")
         return
     with archive.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
