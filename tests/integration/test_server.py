@@ -452,13 +452,15 @@ UNAVOIDABLE = (
     "/etc/resolv.conf",
 )
 
+SHADOW = "/etc/shadow"
+
 
 def test_uninstall_and_install_again(appliance: Server, quickstart: Quickstart) -> None:
     """uninstall leaves the weights and nothing else; a plan from before brings back the very same files."""
     before = untouched(quickstart.before)
     plan = appliance.run("llm-appliance", "plan", "--json").stdout
     assert json.loads(plan)["data"]["pending"] == []
-    installed = untouched(written(appliance))
+    installed, accounts = untouched(written(appliance, SHADOW)), shadow(appliance)
     appliance_command(appliance, "uninstall")
     assert processes(appliance) == {}
     left = difference(before, untouched(appliance.files()))
@@ -474,11 +476,18 @@ def test_uninstall_and_install_again(appliance: Server, quickstart: Quickstart) 
     done = appliance_command(appliance, "apply", "/root/plan.json", timeout=600)
     assert ANSWER in done.stdout
     assert "store:" not in done.stderr, "the weights were there already"
-    assert list(difference(installed, untouched(written(appliance)))) == []
+    assert list(difference(installed, untouched(written(appliance, SHADOW)))) == []
+    assert shadow(appliance) == accounts
     assert appliance_command(appliance, "plan").code == 0
 
     appliance_command(appliance, "uninstall", "--purge-models")
     assert difference(before, untouched(appliance.files())) == {}
+
+
+def shadow(server: Server) -> list[list[str]]:
+    """The entries of /etc/shadow without their third field: the day on which an account was made."""
+    entries = (line.split(":") for line in server.run("cat", SHADOW).stdout.splitlines())
+    return [entry[:2] + entry[3:] for entry in entries]
 
 
 def untouched(files: Mapping[str, FileState]) -> dict[str, FileState]:
