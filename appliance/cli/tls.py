@@ -1,4 +1,4 @@
-"""tls show, renew, use."""
+"""tls show, renew, use, acme."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +25,7 @@ def register(app: typer.Typer) -> None:
     noun.command()(show)
     noun.command()(renew)
     noun.command()(use)
+    noun.command()(acme)
     app.add_typer(noun, name="tls")
 
 
@@ -66,6 +67,35 @@ def use(
     return _report("tls use", tls.use(site(prefix, as_json=as_json), certificate, key), as_json=as_json)
 
 
+def acme(
+    hosts: Annotated[list[str], typer.Argument(metavar="HOST", help="Names that lead to this machine.")],
+    email: Annotated[str, typer.Option(metavar="ADDRESS", help="Where the authority may write to.")] = "",
+    agree_tos: Annotated[
+        bool, typer.Option("--agree-tos", help="You agree to the authority's terms of service; needed the first time.")
+    ] = False,
+    server: Annotated[
+        str, typer.Option(metavar="URL", help="The authority's ACME directory; Let's Encrypt's when left out.")
+    ] = "",
+    webroot: Annotated[
+        str, typer.Option(metavar="DIR", help="What a web server here serves on port 80, where that is taken.")
+    ] = "",
+    prefix: Prefix = "",
+    as_json: Json = False,
+) -> int:
+    """Get a certificate from an authority that all clients trust, by certbot, which renews it from then on."""
+    import os
+
+    from appliance.certbot import LETS_ENCRYPT, Order, check_host
+    from appliance.certificates import check_name
+    from appliance.flows import tls
+
+    order = Order(
+        hosts=tuple(dict.fromkeys(check_name(check_host(host)) for host in hosts)), email=email, agreed=agree_tos,
+        server=server or LETS_ENCRYPT, webroot=os.path.abspath(webroot) if webroot else "",  # noqa: PTH100 - links stay
+    )  # fmt: skip
+    return _report("tls acme", tls.acme(site(prefix, as_json=as_json), order), as_json=as_json)
+
+
 def _report(command: str, found: "Shown", *, as_json: bool) -> int:
     from datetime import UTC, datetime
 
@@ -74,6 +104,7 @@ def _report(command: str, found: "Shown", *, as_json: bool) -> int:
     data = {
         "certificate": found.path, "names": about.names, "issuer": about.issuer, "expires": ends, "days": found.days,
         "sha256": about.sha256, "own": found.own, "authority": found.authority if found.own else "",
+        "renewed": found.renewed,
     }  # fmt: skip
     lines = [
         f"certificate  {found.path}",
@@ -82,6 +113,7 @@ def _report(command: str, found: "Shown", *, as_json: bool) -> int:
         f"expires      {ends}, in {found.days} days" if found.days >= 0 else f"expired      {ends}",
         f"sha256       {about.sha256}",
     ]
+    lines += [f"renewed by   {found.renewed}"] if found.renewed else []
     if found.own:
         lines += [f"authority    {found.authority}", "", "clients trust it by: llm-appliance tls show --ca >ca.pem"]
     return finish(Result(command=command, data=data, text="\n".join(lines)), as_json=as_json)

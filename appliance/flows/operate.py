@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from appliance import verify
+from appliance import certbot, verify
 from appliance.acquire import images, store
 from appliance.apply import accounts, remove_everything, rolling
 from appliance.domain.changes import Command, Record, ServiceState
@@ -118,6 +118,7 @@ def uninstall(
             record = replace(record, files=tuple(item for item in record.files if item.path not in kept))
         left = kept + (remove_everything(record, site.generations, site.machine) if record else ())
         left += _remove_images(site, there) if there else ()
+        left += _certbots(site, record) if record else ()
         doomed = [layout.cache, layout.log, layout.run, f"{layout.state}/generations"]
         doomed += [f"{layout.state}/{name}" for name in ("engines", "gateway", "bundles")] + [layout.sockets]
         doomed += [f"{layout.state}/store"] if purge_models else []
@@ -136,6 +137,12 @@ def uninstall(
         if Path(path).is_dir() and not any(Path(path).iterdir()):
             Path(path).rmdir()
     return left
+
+
+def _certbots(site: Site, record: Record) -> tuple[str, ...]:
+    """Return where certbot keeps our certificate, which is certbot's own and goes on being renewed."""
+    path = certbot.lineage(site.layout)
+    return (path,) if record.deployment.spec.tls == certbot.kept(site.layout) and Path(path).exists() else ()
 
 
 def _remove_images(site: Site, there: Daemon) -> tuple[str, ...]:

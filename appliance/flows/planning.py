@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from appliance import codec, keyring, specfile
+from appliance import certbot, codec, keyring, specfile
 from appliance.acquire import hub, store
 from appliance.acquire import models as model_files
 from appliance.acquire.source import Carried
@@ -149,7 +149,9 @@ def _require_files(spec: ApplianceSpec, site: Site, record: Record | None) -> No
         return
     for path in (spec.tls.certificate, spec.tls.key):
         if path and not Path(path).is_file():
-            raise HostError(f"tls: {path} is not there", hint="--tls-certificate FILE --tls-key FILE")
+            again = "--tls own, then: llm-appliance tls acme HOST"
+            given = "--tls-certificate FILE --tls-key FILE"
+            raise HostError(f"tls: {path} is not there", hint=again if spec.tls == certbot.kept(site.layout) else given)
     if record is None or spec.tls != record.deployment.spec.tls:
         certificate.require_valid(site, spec.tls)
 

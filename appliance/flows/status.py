@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-from appliance import verify
+from appliance import certbot, verify
 from appliance.apply.edits import edits
 from appliance.catalog import symptoms
 from appliance.detect import linux
@@ -79,6 +79,8 @@ def _certificate(site: Site, tls: Tls) -> str:
     found = trouble(certificate.validity_of(site, tls), time.time())
     if not found:
         return ""
+    if tls == certbot.kept(site.layout):
+        return f"{found[1]}: llm-appliance tls show says how it is renewed"
     mend = "renew" if certificate.is_own(site, tls) else "use CERTIFICATE KEY"
     return f"{found[1]}: llm-appliance tls {mend}"
 

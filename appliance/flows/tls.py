@@ -1,22 +1,26 @@
 """The gateway's certificate: made by an authority of the appliance's own, or taken over from whoever else makes it."""
 
+import os
 import stat
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from appliance import certificates, codec, gateway, verify
+from appliance import certbot, certificates, codec, gateway, verify
 from appliance.acquire.source import Source
 from appliance.apply import accounts
+from appliance.certbot import Order
 from appliance.certificates import About, Pair
 from appliance.domain.changes import Command, File, Record
 from appliance.errors import CommandError, HostError, SpecError
+from appliance.flows import certbot as renewals
 from appliance.flows import certificate, converge, planning
 from appliance.flows.site import Site, installed, require_rights
 from appliance.runtimes import runtime
 from appliance.system.lock import lock
 
-ASK = "sudo llm-appliance install --tls own, or: llm-appliance tls use CERTIFICATE KEY"
+USE = "llm-appliance tls use CERTIFICATE KEY"
+ASK = f"sudo llm-appliance install --tls own, or: llm-appliance tls acme HOST, or: {USE}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +35,8 @@ class Shown:
     """Path of that authority's certificate, which clients are given."""
     days: int
     """Until it ends; negative = since."""
+    renewed: str = ""
+    """By whom, where it is certbot's."""
 
 
 def renew(site: Site, names: tuple[str, ...]) -> Shown:
@@ -41,7 +47,7 @@ def renew(site: Site, names: tuple[str, ...]) -> Shown:
         if not now.own:
             raise SpecError(
                 f"{now.path} is of {now.about.issuer}, not of the appliance's own authority",
-                hint="renew it there, then: llm-appliance tls use CERTIFICATE KEY",
+                hint=_elsewhere(site, now),
             )
         before = site.machine.read(now.path, codec.MAX_BYTES) or b""
         certificate.make(site, names or now.about.names)
@@ -49,10 +55,20 @@ def renew(site: Site, names: tuple[str, ...]) -> Shown:
         return shown(site)
 
 
+def acme(site: Site, order: Order) -> Shown:
+    """Have certbot get a certificate, let the gateway take it over, and each renewal of it by certbot's own hook."""
+    place = renewals.obtain(site, order)
+    return use(site, f"{place}/fullchain.pem", f"{place}/privkey.pem")
+
+
 def use(site: Site, chain: str, key: str) -> Shown:
-    """Copy a certificate and its key to where the gateway can read them, and let it take them over."""
+    """Copy a certificate and its key to where the gateway can read them, and let it take them over.
+
+    Of the one that certbot keeps for us, renewals will be taken over too.
+    """
     require_rights(site)
-    place = certificate.kept(site.layout)
+    certbots = os.path.dirname(os.path.abspath(chain)) == certbot.lineage(site.layout)  # noqa: PTH100, PTH120
+    place = certbot.kept(site.layout) if certbots else certificate.kept(site.layout)
     record = installed(site)
     pair = Pair(certificate=_read(chain), key=_read(key, secret=True))
     certificates.check_pair(pair, chain, int(time.time()))
@@ -84,6 +100,7 @@ def shown(site: Site) -> Shown:
         own=certificate.is_own(site, spec.tls),
         authority=certificate.authority_path(site.layout),
         days=int((about.ends - time.time()) // 86400),
+        renewed=renewals.renewed_by(site, content) if spec.tls == certbot.kept(site.layout) else "",
     )
 
 
@@ -93,6 +110,11 @@ def authority(site: Site) -> str:
     if content is None:
         raise HostError("this appliance has no authority of its own", hint=ASK)
     return content.decode()
+
+
+def _elsewhere(site: Site, now: Shown) -> str:
+    called = certbot.name(site.layout)
+    return f"certbot renew --cert-name {called} --force-renewal" if now.renewed else f"renew it there, then: {USE}"
 
 
 def _take_over(site: Site, record: Record, path: str, before: bytes) -> None:

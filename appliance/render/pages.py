@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from functools import cache
 from typing import TYPE_CHECKING
 
-from appliance import codec, gateway, resources
+from appliance import certbot, codec, gateway, resources
 from appliance.domain.changes import Changeset, File, Page, Unit
 from appliance.domain.deployment import Deployment
 from appliance.domain.service import Program
@@ -37,6 +37,7 @@ def render(deployment: Deployment, spec_files: tuple[File, ...] = ()) -> Changes
     pages = (
         *(COMPLETION if deployment.layout.prefix == "/" else ()),
         *gateway.pages(deployment),
+        *certbot.pages(deployment),
         *runtime(deployment.runtime).pages(deployment, units),
         *together,
         *(page for unit in units for page in engine(unit.service.engine).pages(unit.service)),

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 
 from appliance.errors import SpecError
 
@@ -83,6 +84,11 @@ def compose(value: object) -> str:
     return _BREAKS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
+def shell(value: object) -> str:
+    """One word of a POSIX shell."""
+    return shlex.quote(_text(value))
+
+
 FILTERS = {
     "compose": compose,
     "systemd_exec": systemd_exec,
@@ -92,4 +98,5 @@ FILTERS = {
     "supervisor_word": supervisor_word,
     "supervisor_env": supervisor_env,
     "nginx": nginx,
+    "shell": shell,
 }

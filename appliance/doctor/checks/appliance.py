@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from appliance import certbot
 from appliance.doctor.check import error, info, looks_for, warning
 from appliance.doctor.facts import Facts
 from appliance.doctor.remedy import as_root
@@ -121,10 +122,15 @@ def certificate(host: Host, facts: Facts) -> Iterator[Finding]:
     found = trouble(facts.certificate, facts.now)
     if not found:
         return
-    own = as_root(host, "llm-appliance tls renew")
-    given = as_root(host, "llm-appliance tls use CERTIFICATE KEY") + "   # once it has been renewed where it came from"
+    use, place = as_root(host, "llm-appliance tls use"), certbot.lineage(facts.layout)
+    if facts.spec.tls == certbot.kept(facts.layout):
+        remedy: tuple[str, ...] = (as_root(host, "certbot renew"), f"{use} {place}/fullchain.pem {place}/privkey.pem")
+    elif facts.certificate_own:
+        remedy = (as_root(host, "llm-appliance tls renew"),)
+    else:
+        remedy = (f"{use} CERTIFICATE KEY   # once it has been renewed where it came from",)
     say = warning if found[0] == WARNING else error
-    yield say(facts.spec.tls.certificate, found[1], own if facts.certificate_own else given)
+    yield say(facts.spec.tls.certificate, found[1], *remedy)
 
 
 @looks_for("account-missing", "a user that services run as is not there")

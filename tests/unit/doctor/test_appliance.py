@@ -4,10 +4,13 @@ from dataclasses import replace
 
 import pytest
 
+from appliance import certbot
 from appliance.doctor.access import Account
 from appliance.doctor.validity import Validity
 from appliance.domain.changes import ServiceState
+from appliance.domain.spec import ApplianceSpec
 from tests.unit.doctor.sound import SOUND, facts, installed, look, only, record
+from tests.unit.samples import LAYOUT
 
 UNIT = "/etc/systemd/system/llm-appliance-gateway.service"
 SPEC = "/etc/llm-appliance/models.d/tiny.yaml"
@@ -48,6 +51,17 @@ def test_a_certificate_that_ends(days: int, severity: str, own: bool, remedy: st
     found = look(SOUND, one).get("certificate-ends", ())
     assert "".join(item.severity for item in found) == severity
     assert all(item.remedy[0].startswith(remedy) for item in found)
+
+
+def test_a_certificate_of_certbot_s_is_renewed_by_it_and_then_taken_over() -> None:
+    one = replace(
+        installed(), spec=ApplianceSpec(tls=certbot.kept(LAYOUT)), now=1_795_000_000,
+        certificate=Validity(begins=1_790_000_000, ends=1_796_000_000),
+    )  # fmt: skip
+    live = "/etc/letsencrypt/live/llm-appliance"
+    assert only("certificate-ends", SOUND, one).remedy == (
+        "certbot renew", f"llm-appliance tls use {live}/fullchain.pem {live}/privkey.pem",
+    )  # fmt: skip
 
 
 def test_a_certificate_that_is_not_valid_yet() -> None:

@@ -115,6 +115,13 @@ def test_supervisord_would_take_these_quotes_off(value: str) -> None:
         quoting.supervisor_env(value)
 
 
+@given(printable, printable)
+@example("it's", "$(id) `id` $HOME \\")
+@example("", "-n")
+def test_a_shell_reads_these_words(first: str, second: str) -> None:
+    assert shlex.split(f"x {quoting.shell(first)} {quoting.shell(second)}") == ["x", first, second]
+
+
 def test_what_is_ordinary_is_never_refused() -> None:
     for value in ("/var/lib/llm-appliance/store/models/ab12/Qwen3 (Q4_K_M).gguf", "0.5", "", "a=b,c", "it's", "ünï"):
         for quote in (

@@ -15,6 +15,7 @@ from appliance.render import quoting
 ROOT = resources.data("templates")
 TEMPLATES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.j2"))
 GRAMMARS = {
+    "certbot": {"shell"},
     "compose": {"compose"},
     "nginx": {"nginx"},
     "supervisord": {"supervisor", "supervisor_word", "supervisor_env"},
@@ -89,7 +90,7 @@ def test_a_template_decides_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_a_file_says_who_made_it_and_from_which_plan(name: str) -> None:
-    first = (ROOT / name).read_text().splitlines()[0]
+    first = (ROOT / name).read_text().removeprefix("#!/bin/sh\n").splitlines()[0]
     assert re.match(r"[#;] Made by llm-appliance \(\{\{ digest \| \w+ \}\}\)\. Do not edit", first)
 
 
