@@ -104,7 +104,7 @@ def _report(command: str, found: "Shown", *, as_json: bool) -> int:
     data = {
         "certificate": found.path, "names": about.names, "issuer": about.issuer, "expires": ends, "days": found.days,
         "sha256": about.sha256, "own": found.own, "authority": found.authority if found.own else "",
-        "renewed": found.renewed,
+        "renewal": found.renewal,
     }  # fmt: skip
     lines = [
         f"certificate  {found.path}",
@@ -113,7 +113,7 @@ def _report(command: str, found: "Shown", *, as_json: bool) -> int:
         f"expires      {ends}, in {found.days} days" if found.days >= 0 else f"expired      {ends}",
         f"sha256       {about.sha256}",
     ]
-    lines += [f"renewed by   {found.renewed}"] if found.renewed else []
+    lines += [f"renewal      {found.renewal}"] if found.renewal else []
     if found.own:
         lines += [f"authority    {found.authority}", "", "clients trust it by: llm-appliance tls show --ca >ca.pem"]
     return finish(Result(command=command, data=data, text="\n".join(lines)), as_json=as_json)

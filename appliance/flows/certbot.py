@@ -67,13 +67,13 @@ def _install(host: Host) -> str:
     return packages(host, "certbot", apt="certbot", dnf="certbot", zypper="certbot", pacman="certbot")[0]
 
 
-def renewed_by(site: Site, content: bytes) -> str:
+def renewal(site: Site, content: bytes) -> str:
     """Tell how the certificate `content` that is certbot's will be renewed, or what to type where it will not."""
     layout = site.layout
     place = certbot.lineage(layout)
     newest = site.machine.read(f"{place}/fullchain.pem", codec.MAX_BYTES)
     if newest is None:
-        return f"by nobody: {place} is gone"
+        return f"none: {place} is gone"
     if not content.startswith(newest.rstrip()):
         return f"certbot has another one: llm-appliance tls use {place}/fullchain.pem {place}/privkey.pem"
     if site.machine.read(certbot.hook(layout)) is None:

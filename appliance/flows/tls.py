@@ -35,8 +35,8 @@ class Shown:
     """Path of that authority's certificate, which clients are given."""
     days: int
     """Until it ends; negative = since."""
-    renewed: str = ""
-    """By whom, where it is certbot's."""
+    renewal: str = ""
+    """Who renews it, where it is certbot's; or why nobody does."""
 
 
 def renew(site: Site, names: tuple[str, ...]) -> Shown:
@@ -100,7 +100,7 @@ def shown(site: Site) -> Shown:
         own=certificate.is_own(site, spec.tls),
         authority=certificate.authority_path(site.layout),
         days=int((about.ends - time.time()) // 86400),
-        renewed=renewals.renewed_by(site, content) if spec.tls == certbot.kept(site.layout) else "",
+        renewal=renewals.renewal(site, content) if spec.tls == certbot.kept(site.layout) else "",
     )
 
 
@@ -114,7 +114,7 @@ def authority(site: Site) -> str:
 
 def _elsewhere(site: Site, now: Shown) -> str:
     called = certbot.name(site.layout)
-    return f"certbot renew --cert-name {called} --force-renewal" if now.renewed else f"renew it there, then: {USE}"
+    return f"certbot renew --cert-name {called} --force-renewal" if now.renewal else f"renew it there, then: {USE}"
 
 
 def _take_over(site: Site, record: Record, path: str, before: bytes) -> None:

@@ -71,7 +71,7 @@ def test_a_certificate_is_issued_and_each_renewal_comes_into_force_and_ends_no_s
     # Whoever has port 80 can serve what certbot writes.
     shown = reply(server, *ACME, "llm.example", "--webroot", "/srv", "--email", "ops@llm.example")
     assert "for          llm.example\n" in shown and "issuer       CN=Pebble Intermediate CA" in shown
-    assert "renewed by   certbot, by certbot.timer" in shown
+    assert "renewal      certbot, by certbot.timer" in shown
     await_served(server, fingerprint(shown))
     assert fingerprint(shown) == issued(server)
     assert answers(server, key, "llm.example") and not answers(server, key, "www.llm.example")

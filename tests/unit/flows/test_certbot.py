@@ -10,7 +10,7 @@ from appliance import certbot, codec
 from appliance.certbot import Order
 from appliance.domain.changes import Record
 from appliance.errors import ApplianceError, CommandError, HostError
-from appliance.flows.certbot import obtain, renewed_by
+from appliance.flows.certbot import obtain, renewal
 from appliance.flows.site import Site
 from appliance.report import progress
 from tests.unit.recorded import Answer, RecordedMachine
@@ -133,14 +133,14 @@ def test_by_whom_it_is_renewed(site: Site, machine: RecordedMachine, states: str
     machine.files[f"{certbot.lineage(site.layout)}/fullchain.pem"] = PEM
     machine.files[certbot.hook(site.layout)] = b"#!/bin/sh\n"
     machine.answers["systemctl", "is-active"] = Answer(stdout=states, code=0 if states.startswith("active") else 3)
-    found = renewed_by(site, PEM + b"key")
+    found = renewal(site, PEM + b"key")
     assert found.startswith(said) and (":" in found) == ("none" in said)
 
 
 def test_what_will_not_be_renewed_is_told(site: Site, machine: RecordedMachine) -> None:
     place = certbot.lineage(site.layout)
-    assert renewed_by(site, PEM) == f"by nobody: {place} is gone"
+    assert renewal(site, PEM) == f"none: {place} is gone"
     machine.files[f"{place}/fullchain.pem"] = PEM.replace(b"AA", b"BB")
-    assert f"llm-appliance tls use {place}/fullchain.pem {place}/privkey.pem" in renewed_by(site, PEM)
+    assert f"llm-appliance tls use {place}/fullchain.pem {place}/privkey.pem" in renewal(site, PEM)
     machine.files[f"{place}/fullchain.pem"] = PEM
-    assert f"{certbot.hook(site.layout)} is gone; llm-appliance install" in renewed_by(site, PEM)
+    assert f"{certbot.hook(site.layout)} is gone; llm-appliance install" in renewal(site, PEM)
