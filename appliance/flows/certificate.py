@@ -3,7 +3,7 @@
 import time
 from typing import TYPE_CHECKING
 
-from appliance import codec
+from appliance import certbot, codec
 from appliance.doctor.validity import Validity, day, validity
 from appliance.domain.changes import Command, File
 from appliance.domain.layout import Layout
@@ -56,7 +56,15 @@ def require_valid(site: Site, tls: Tls) -> None:
 
 
 def ensure(site: Site, spec: ApplianceSpec, names: tuple[str, ...] = ()) -> None:
-    """Make a certificate where the spec wants one of our own and none is there, or one for other `names`."""
+    """Make a certificate where the spec wants one of our own and none is there, or one for other `names`.
+
+    Raises HostError where it wants the one that certbot got, and that is gone.
+    """
+    if spec.tls == certbot.kept(site.layout) and site.machine.read(spec.tls.certificate, 1) is None:
+        raise HostError(
+            f"tls: {spec.tls.certificate} is not there",
+            hint="llm-appliance install --tls own, then: llm-appliance tls acme HOST",
+        )
     if spec.tls != kept(site.layout):
         return
     from appliance import certificates

@@ -143,15 +143,13 @@ def guards(site: Site) -> int:
 def _require_files(spec: ApplianceSpec, site: Site, record: Record | None) -> None:
     """Raise HostError when a certificate is not there, SpecError when a new one is not valid.
 
-    One that we make ourselves may be missing; and whatever else is to change, one that ended in force is only told of.
+    One that we keep ourselves may be missing still; and whatever else is to change, one that ended in force is only told of.
     """
-    if spec.tls == certificate.kept(site.layout):
+    if spec.tls in (certificate.kept(site.layout), certbot.kept(site.layout)):
         return
     for path in (spec.tls.certificate, spec.tls.key):
         if path and not Path(path).is_file():
-            again = "--tls own, then: llm-appliance tls acme HOST"
-            given = "--tls-certificate FILE --tls-key FILE"
-            raise HostError(f"tls: {path} is not there", hint=again if spec.tls == certbot.kept(site.layout) else given)
+            raise HostError(f"tls: {path} is not there", hint="--tls-certificate FILE --tls-key FILE")
     if record is None or spec.tls != record.deployment.spec.tls:
         certificate.require_valid(site, spec.tls)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance import certificates
+from appliance import certbot, certificates
 from appliance.domain.spec import ApplianceSpec, Tls
 from appliance.errors import HostError
 from appliance.flows import certificate
@@ -43,6 +43,15 @@ def names(site: Site, machine: RecordedMachine) -> set[str]:
 def test_one_that_was_given_is_left_alone(site: Site, machine: RecordedMachine) -> None:
     certificate.ensure(site, replace(wanted(site), tls=Tls(certificate="/a.pem", key="/a.key")), ("llm.example",))
     certificate.ensure(site, replace(wanted(site), tls=Tls()))
+    assert machine.effects == []
+
+
+def test_one_that_certbot_got_is_none_that_could_be_made_here(site: Site, machine: RecordedMachine) -> None:
+    spec = replace(wanted(site), tls=certbot.kept(site.layout))
+    with pytest.raises(HostError, match=r"certbot\.pem is not there"):
+        certificate.ensure(site, spec)
+    machine.files[spec.tls.certificate] = b"pem"
+    certificate.ensure(site, spec)
     assert machine.effects == []
 
 
