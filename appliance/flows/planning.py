@@ -143,7 +143,7 @@ def guards(site: Site) -> int:
 def _require_files(spec: ApplianceSpec, site: Site, record: Record | None) -> None:
     """Raise HostError when a certificate is not there, SpecError when a new one is not valid.
 
-    One that we keep ourselves may be missing still; and whatever else is to change, one that ended in force is only told of.
+    One that we keep ourselves may be missing still; and whatever else changes, one that ended in force is only told of.
     """
     if spec.tls in (certificate.kept(site.layout), certbot.kept(site.layout)):
         return

@@ -91,7 +91,9 @@ def test_a_certificate_is_issued_and_each_renewal_comes_into_force_and_ends_no_s
     before = server.sh(PIDS).stdout
     stream = client.chat.completions.create(model="smoke", messages=long, temperature=0, max_tokens=3000, stream=True)
     pieces = [next(iter(stream))]
-    other = server.popen("flock", LOCK, "sleep", "2")
+    there = server.run("readlink", f"{LIVE}/cert.pem").stdout.strip()
+    while_there = f'while [ "$(readlink {LIVE}/cert.pem)" = {there} ]; do sleep 0.1; done; sleep 3'
+    other = server.popen("flock", LOCK, "sh", "-c", while_there)
     server.run("systemctl", "start", "certbot.service")
     other.wait(timeout=60)
     renewed = issued(server)
