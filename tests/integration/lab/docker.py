@@ -41,20 +41,16 @@ def docker_into(server: Server, base: str) -> None:
     base_into(server, base)
 
 
-def base_into(server: Server, base: str) -> None:
-    """Gives the Docker in a server the server's own image under a name."""
-    _import(server, "docker", base)
-
-
-def podman_into(server: Server, base: str) -> None:
-    """Installs Podman with Compose in a server, without anything of Docker, and starts the socket that speaks like it."""
-    server.sh(SUITE + PODMAN, timeout=600)
-    _import(server, "podman", base)
-
-
-def _import(server: Server, program: str, base: str) -> None:
+def base_into(server: Server, base: str, program: str = "docker") -> None:
+    """Gives the Docker in a server, or the Podman, the server's own image under a name."""
     with base_tarball().open("rb") as tarball:
         words = ("docker", "exec", "-i", server.container, program, "import", "-", base)
         done = subprocess.run(words, stdin=tarball, capture_output=True, timeout=300, check=False)
     if done.returncode != 0:
         raise LabError(f"no base image in {server.container}: {done.stderr.decode(errors='replace')}")
+
+
+def podman_into(server: Server, base: str) -> None:
+    """Installs Podman with Compose in a server, without anything of Docker, and starts the socket that speaks like it."""
+    server.sh(SUITE + PODMAN, timeout=600)
+    base_into(server, base, "podman")

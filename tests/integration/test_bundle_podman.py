@@ -1,0 +1,188 @@
+"""Bundles of container images where Podman has them: made on one server, installed on another that has no network."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.integration import product
+from tests.integration.conftest import remove_image
+from tests.integration.faults import SLOW
+from tests.integration.lab import Lab, Server, base_into, podman_into
+from tests.integration.test_bundle import PLACE, fetch
+from tests.integration.test_bundle_compose import (
+    ANSWER,
+    BUNDLE,
+    INSTALL,
+    LOCAL,
+    QUESTION,
+    SECOND,
+    damage_a_layer,
+    payloads,
+)
+
+pytestmark = SLOW
+
+
+@pytest.fixture(scope="module")
+def podded(lab: Lab) -> Iterator[str]:
+    """The image of a server with Podman and Compose, and nothing else."""
+    image = f"llm-appliance-lab-podded:{os.getpid()}"
+    with lab.boot("podded") as server:
+        podman_into(server, LOCAL)
+        server.save(image)
+    yield image
+    remove_image(image)
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a server with a network made."""
+
+    home: Path
+    images: dict[str, str]
+    """Its images: their ids by their names."""
+
+
+@pytest.fixture(scope="module")
+def made(lab: Lab, podded: str, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A bundle of images with the built-in model, and one after it that adds a second model."""
+    home = tmp_path_factory.mktemp("boxed")
+    with lab.boot("boxer", image=podded) as server:
+        base_into(server, LOCAL, "podman")
+        product.put_checkout(server)
+        product.seed(server)
+        server.write("/etc/llm-appliance/appliance.yaml", f"images:\n  base: {LOCAL}\n")
+        process = product.install(server, "--runtime", "compose")
+        assert process.wait(timeout=2400) == 0, process.output
+        server.run("llm-appliance", "bundle", "keygen", f"{PLACE}/vendor")
+        words = ("llm-appliance", "bundle", "create", "--sign", f"{PLACE}/vendor.key", "--runtime", "compose")
+        done = server.run(*words, "-o", BUNDLE, timeout=600)
+        print(done.stderr, done.stdout, flush=True)
+        server.run(*words, "-o", f"{PLACE}/again/boxed.llmb", timeout=600)
+        server.run("cmp", BUNDLE, f"{PLACE}/again/boxed.llmb")
+        server.sh(
+            "sed 's/A tiny chat model that shows/A tiny chat model that SHOWS/' "
+            f"{product.CHECKOUT}/appliance/smoke/smoke.gguf >/srv/second.gguf"
+        )
+        server.run(*words, "-o", SECOND, "--base", BUNDLE, "--model", "second=/srv/second.gguf", timeout=600)
+        ours = {name: id_ for name, id_ in images(server).items() if "llm-appliance/" in name}
+        for name in ("boxed.llmb", "boxed.llmb.install", "second.llmb"):
+            fetch(server, f"{PLACE}/{name}", home / name)
+    (home / "boxed.llmb.install").chmod(0o755)
+    return Made(home, ours)
+
+
+def images(server: Server) -> dict[str, str]:
+    """Every image that has a name, and its id."""
+    rows = json.loads(server.run("podman", "images", "--no-trunc", "--format", "json").stdout or "[]")
+    return {name: row["Id"] for row in rows for name in row.get("Names") or ()}
+
+
+def containers(server: Server) -> list[str]:
+    return sorted(server.run("podman", "ps", "--format", "{{.Names}}").stdout.split())
+
+
+@pytest.fixture(scope="module")
+def target(lab: Lab, podded: str, made: Made) -> Iterator[Server]:
+    """A server with Podman, without network, Python and images, after the first command."""
+    with lab.boot("boxed", network=False, image=podded) as server:
+        assert server.run("which", "python3", "docker", check=False).stdout == ""
+        assert [line for line in server.run("ip", "-br", "link").stdout.splitlines() if line.split()[0] == "eth0"] == []
+        assert images(server) == {}
+        for name in ("boxed.llmb", "boxed.llmb.install"):
+            server.put(made.home / name, f"{PLACE}/{name}")
+        refused_without_the_socket(server)
+        refused_while_a_layer_is_damaged(server, made)
+        process = server.popen(f"{BUNDLE}.install")
+        code = process.wait(timeout=600)
+        print(process.output, flush=True)
+        assert code == 0
+        assert f"smoke answers: {ANSWER}" in process.output
+        yield server
+
+
+def refused_without_the_socket(server: Server) -> None:
+    server.run("systemctl", "stop", "podman.socket", "podman.service")
+    done = server.run(f"{BUNDLE}.install", check=False, timeout=300)
+    assert (done.code, "nor Podman's socket with docker-compose" in done.stderr) == (4, True), done
+    server.run("systemctl", "start", "podman.socket")
+
+
+def refused_while_a_layer_is_damaged(server: Server, made: Made) -> None:
+    """Podman gets no whole stream then, and has nothing of it afterwards."""
+    damage_a_layer(server, made.home / "boxed.llmb")
+    done = server.run(f"{BUNDLE}.install", check=False, timeout=300)
+    assert (done.code, "damaged in bytes" in done.stderr, "layer-" in done.stderr) == (5, True, True), done
+    assert images(server) == {}
+    assert server.sh("ls -d /var/tmp/api_load* /var/tmp/storage*", check=False).stdout == ""
+    assert not server.exists("/var/lib/llm-appliance/current")
+    server.put(made.home / "boxed.llmb", BUNDLE)
+
+
+def test_containers_answer_where_no_registry_and_no_network_is(target: Server, made: Made) -> None:
+    assert containers(target) == ["llm-appliance-gateway-1", "llm-appliance-smoke-1"]
+    assert images(target) == made.images
+    assert product.chat(target, QUESTION) == ANSWER
+    for again in (target.reboot, target.kill_power):
+        again()
+        target.run("llm-appliance", "verify", timeout=120)
+        assert product.chat(target, QUESTION) == ANSWER
+    assert "changed=0" in target.run(f"{BUNDLE}.install", timeout=300).stdout
+    assert "changed=0" in target.run("llm-appliance", "install", "--offline", timeout=120).stdout
+
+
+def test_a_second_bundle_without_the_layers_adds_a_model_and_rollback_takes_it_back(target: Server, made: Made) -> None:
+    second = made.home / "second.llmb"
+    assert max(one["size"] for one in payloads(second, "image")) < 1 << 16
+    target.put(second, SECOND)
+    target.run(*INSTALL, SECOND, timeout=300)
+    assert product.chat(target, QUESTION, model="second")
+    assert product.chat(target, QUESTION) == ANSWER
+    assert images(target) == made.images
+    target.run("llm-appliance", "rollback", timeout=120)
+    assert containers(target) == ["llm-appliance-gateway-1", "llm-appliance-smoke-1"]
+
+
+def test_an_image_that_lost_its_name_is_put_together_from_layers_that_are_here(target: Server, made: Made) -> None:
+    """The second bundle has no layer; other names keep them from going."""
+    target.run("systemctl", "stop", "llm-appliance", timeout=60)
+    target.run("podman", "rm", "--all", "--force")
+    for number, name in enumerate(made.images):
+        target.run("podman", "tag", name, f"kept:{number}")
+        target.run("podman", "untag", name)
+    done = target.run(*INSTALL, SECOND, timeout=300)
+    assert "load" in done.stderr
+    assert {name: id_ for name, id_ in images(target).items() if "kept" not in name} == made.images
+    assert product.chat(target, QUESTION, model="second")
+    target.run("podman", "rmi", *(f"kept:{number}" for number in range(len(made.images))))
+
+
+def test_the_inventory_names_the_layers_that_podman_has(target: Server) -> None:
+    from appliance.bundle.image import chains
+
+    told = json.loads(target.run("llm-appliance", "bundle", "inventory", "--json").stdout)["data"]["keys"]
+    for name in images(target):
+        (row,) = json.loads(target.run("podman", "image", "inspect", name).stdout)
+        layers = [one.removeprefix("sha256:") for one in row["RootFS"]["Layers"]]
+        assert set(chains(layers)) <= set(told)
+
+
+def test_a_bundle_that_builds_on_layers_which_podman_lost_is_refused(target: Server) -> None:
+    target.run("systemctl", "stop", "llm-appliance", timeout=60)
+    target.sh("podman rm --all --force; podman rmi --all --force")
+    done = target.run(*INSTALL, SECOND, check=False, timeout=120)
+    assert (done.code, "builds on what is not on this machine" in done.stderr) == (5, True), done
+    target.run(*INSTALL, BUNDLE, "--allow-older", timeout=300)
+    assert product.chat(target, QUESTION) == ANSWER
+
+
+def test_no_image_is_left_behind(target: Server) -> None:
+    target.run("llm-appliance", "uninstall", "--purge-models", timeout=120)
+    assert containers(target) == []
+    assert images(target) == {}
