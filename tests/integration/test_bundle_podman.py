@@ -14,6 +14,7 @@ from tests.integration import product
 from tests.integration.conftest import remove_image
 from tests.integration.faults import SLOW
 from tests.integration.lab import Lab, Server, base_into, podman_into
+from tests.integration.lab.docker import PODMAN_PACKAGES, ready_for_podman
 from tests.integration.test_bundle import PLACE, fetch
 from tests.integration.test_bundle_compose import (
     ANSWER,
@@ -22,6 +23,7 @@ from tests.integration.test_bundle_compose import (
     LOCAL,
     QUESTION,
     SECOND,
+    WHOLE,
     damage_a_layer,
     payloads,
 )
@@ -81,10 +83,22 @@ def made(lab: Lab, podded: str, tmp_path_factory: pytest.TempPathFactory) -> Mad
         server.run("llm-appliance", "add-model", "second", "/srv/second.gguf", "--image", OWN, timeout=300)
         done = server.run(*words, "-o", SECOND, "--base", BUNDLE, timeout=600)
         print(done.stdout, flush=True)
-        for name in ("boxed.llmb", "boxed.llmb.install", "second.llmb"):
+        make_whole(server, (*words, "--model", "smoke=builtin:smoke"))
+        for name in ("boxed.llmb", "boxed.llmb.install", "second.llmb", "whole.llmb", "whole.llmb.install"):
             fetch(server, f"{PLACE}/{name}", home / name)
-    (home / "boxed.llmb.install").chmod(0o755)
+    for path in home.glob("*.install"):
+        path.chmod(0o755)
     return Made(home, ours)
+
+
+def make_whole(server: Server, words: tuple[str, ...]) -> None:
+    """Make a bundle for a machine without Podman, whose packages come along."""
+    host = json.loads(server.run("llm-appliance", "detect", "--json").stdout)
+    host["data"]["docker"] = {}
+    server.write("/root/bare.json", json.dumps(host))
+    added = [word for name in PODMAN_PACKAGES for word in ("--package", name)]
+    done = server.run(*words, "-o", WHOLE, "--host", "/root/bare.json", *added, timeout=1200)
+    print(done.stderr, done.stdout, flush=True)
 
 
 def images(server: Server, word: str = "") -> dict[str, str]:
@@ -191,3 +205,19 @@ def test_no_image_is_left_behind(target: Server) -> None:
     target.run("llm-appliance", "uninstall", "--purge-models", timeout=120)
     assert containers(target) == []
     assert images(target) == {}
+
+
+def test_podman_comes_along_where_it_was_put_in(lab: Lab, made: Made) -> None:
+    with lab.boot("whole", network=False) as server:
+        ready_for_podman(server)
+        for name in ("whole.llmb", "whole.llmb.install"):
+            server.put(made.home / name, f"{PLACE}/{name}")
+        process = server.popen(f"{WHOLE}.install", "--packages")
+        code = process.wait(timeout=600)
+        print(process.output, flush=True)
+        assert code == 0
+        assert containers(server) == ["llm-appliance-gateway-1", "llm-appliance-smoke-1"]
+        assert product.chat(server, QUESTION) == ANSWER
+        server.reboot()
+        server.run("llm-appliance", "verify", timeout=120)
+        assert "changed=0" in server.run(f"{WHOLE}.install", "--packages", timeout=300).stdout

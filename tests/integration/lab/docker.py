@@ -25,12 +25,15 @@ docker compose version
 """
 # Its storage on the server's own volume, for overlayfs lies on no overlayfs; and /proc/sys, which is read-only in a
 # container, is not so on a server: to publish a port on loopback, a setting of the network there is written.
-PODMAN = f"""
+READY = """
 mkdir -p /etc/containers /etc/systemd/system/podman.socket.d
 printf '[storage]\\ndriver = "overlay"\\nrunroot = "/run/containers/storage"\\ngraphroot = "/var/lib/docker/podman"\\n' \
     >/etc/containers/storage.conf
 printf '[Socket]\\nExecStartPre=/bin/mount -o remount,rw /proc/sys\\n' >/etc/systemd/system/podman.socket.d/lab.conf
-apt-get -q install -y --no-install-recommends podman iptables docker-compose/{NEWER}
+"""
+PODMAN_PACKAGES = ("podman", "iptables", f"docker-compose/{NEWER}")
+PODMAN = f"""
+apt-get -q install -y --no-install-recommends {" ".join(PODMAN_PACKAGES)}
 systemctl enable --now podman.socket
 """
 
@@ -52,5 +55,11 @@ def base_into(server: Server, base: str, program: str = "docker") -> None:
 
 def podman_into(server: Server, base: str) -> None:
     """Installs Podman with Compose in a server, without anything of Docker, and starts the socket that speaks like it."""
+    ready_for_podman(server)
     server.sh(SUITE + PODMAN, timeout=600)
     base_into(server, base, "podman")
+
+
+def ready_for_podman(server: Server) -> None:
+    """Does what Podman will need in a server that is a container, before it is there."""
+    server.sh(READY)
