@@ -159,7 +159,8 @@ def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_vllm_is_installed_in_its_image_and_serves_on_the_cpu(vllm: str, tmp_path: Path) -> None:
     shutil.copytree(SMOKE_FILES / "safetensors", tmp_path / "smoke")
     words = ["/models/smoke", "--served-model-name", "smoke", "--max-model-len", "512", "--dtype", "float32"]
-    box = serving(vllm, 8000, read_only=True, cap_drop=["ALL"]).with_tmpfs_mount("/tmp")
+    # Its processes exchange 160 MiB, and Docker gives 64 by itself.
+    box = serving(vllm, 8000, read_only=True, cap_drop=["ALL"], shm_size="1g").with_tmpfs_mount("/tmp")
     box = box.with_env("VLLM_CPU_KVCACHE_SPACE", "1").with_env("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     with box.with_command([*words, "--enforce-eager"]).with_volume_mapping(
         tmp_path / "smoke", "/models/smoke"
