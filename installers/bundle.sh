@@ -53,6 +53,17 @@ unpack() {
         fail 5 "damaged in $bundle: $(sed -n 's|.*/\([^/]*\): FAILED.*|\1|p' "$work/damaged" | tr '\n' ' ')" "copy it again from where it was made"
 }
 
+# What is there is looked at closely later, by the appliance.
+runs_containers() {
+    docker compose version >/dev/null 2>&1 && return
+    podman --url unix:///run/podman/podman.sock version >/dev/null 2>&1 || return
+    for program in docker-compose /usr/libexec/docker/cli-plugins/docker-compose \
+        /usr/lib/docker/cli-plugins/docker-compose /usr/local/lib/docker/cli-plugins/docker-compose; do
+        ! command -v "$program" >/dev/null || return 0
+    done
+    return 1
+}
+
 fits() {
     [ "$(uname -s)" = Linux ] || fail 4 "Linux is needed, this is $(uname -s)"
     [ "$(uname -m)" = "$arch" ] || fail 4 "this bundle is for $arch, this machine is $(uname -m)"
@@ -63,8 +74,8 @@ fits() {
     brings=
     ! files | grep -q '^package ' || brings=1
     [ -z "$packages" ] || [ -n "$brings" ] || fail 2 "no packages were put into this bundle" "leave --packages out"
-    [ -z "$docker" ] || [ -n "$packages" ] || docker compose version >/dev/null 2>&1 ||
-        fail 4 "this bundle's engines are container images, and Docker with Compose is not here" \
+    [ -z "$docker" ] || [ -n "$packages" ] || runs_containers ||
+        fail 4 "this bundle's engines are container images, and Docker with Compose is not here, nor Podman's socket with docker-compose" \
             "${brings:+install what it brings along: $0 --packages; or }install it first, or take a bundle made without --runtime compose"
     [ -n "$key" ] || case " $* " in
         *" --allow-unsigned "*) ;;

@@ -59,7 +59,7 @@ def engines(deployment: Deployment, machine: Machine, source: Source, progress: 
 def present(artifact: Artifact, deployment: Deployment) -> bool:
     """Tell whether an artifact is here: as a directory of ours, or with Docker."""
     if artifact.kind == "image":
-        return Daemon().image(artifact.ref) is not None
+        return Daemon(deployment.podman).image(artifact.ref) is not None
     return home(artifact, deployment).is_dir()
 
 

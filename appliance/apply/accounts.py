@@ -49,6 +49,9 @@ def directories(deployment: Deployment) -> None:
     run = layout.sockets if deployment.gateway.image else layout.run
     Path(run).mkdir(mode=0o755, parents=True, exist_ok=True)
     Path(layout.log).mkdir(mode=0o755, parents=True, exist_ok=True)
+    if deployment.gateway.image:
+        # Its container sees it: where it is missing Docker would make it, and Podman would not.
+        Path(layout.etc).mkdir(mode=0o755, parents=True, exist_ok=True)
     _own(f"{run}/gateway", 0o700, owner, deployment.group)
     if not deployment.gateway.image:
         _own(f"{layout.log}/gateway", 0o750, owner, deployment.group)

@@ -1,4 +1,4 @@
-"""Container images in a bundle: each layer a payload; put together again as the tar that every Docker loads."""
+"""Container images in a bundle: each layer a payload; put together again as the tar that Docker and Podman load."""
 
 import hashlib
 import json
@@ -30,6 +30,14 @@ def names(layers: int) -> tuple[str, ...]:
     return ("config.json", *(f"layer-{number}.tar" for number in range(1, layers + 1)))
 
 
+def full(ref: str) -> str:
+    """Return an image's name with its registry: one without is Docker's own, but a file's is `localhost` to Podman."""
+    host, slash, _ = ref.partition("/")
+    if slash and (host == "localhost" or "." in host or ":" in host):
+        return ref
+    return f"docker.io/{'' if slash else 'library/'}{ref}"
+
+
 def header(name: str, size: int) -> bytes:
     """Return the headers of one member of the tar that Docker loads."""
     member = tarfile.TarInfo(name)
@@ -39,5 +47,5 @@ def header(name: str, size: int) -> bytes:
 
 def manifest(config: str, layers: Sequence[str], ref: str) -> bytes:
     """Return manifest.json of that tar: whose configuration and layers are called so, and the image `ref`."""
-    row = {"Config": NAME.format(config), "RepoTags": [ref], "Layers": [NAME.format(one) for one in layers]}
+    row = {"Config": NAME.format(config), "RepoTags": [full(ref)], "Layers": [NAME.format(one) for one in layers]}
     return json.dumps([row]).encode()

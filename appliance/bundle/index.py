@@ -97,7 +97,7 @@ class Target:
     drivers: tuple[tuple[str, str], ...] = ()
     """(vendor, lowest driver version)."""
     docker: bool = False
-    """Its engines are container images: Docker with Compose must be there."""
+    """Its engines are container images: Docker or Podman, with Compose, must be there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,7 +41,7 @@ def lines_of(index: "Index") -> list[str]:
     needs = [f"{target.os} {target.os_version}", target.arch, f"glibc >= {target.glibc}"]
     needs += [f"Python {target.python} (in it)"] if target.python and index.of("python") else []
     needs += [f"{vendor} driver >= {lowest}" for vendor, lowest in target.drivers]
-    needs += ["Docker with Compose"] if target.docker else []
+    needs += ["Docker or Podman, with Compose"] if target.docker else []
     needs += [f"processor with {' '.join(target.cpu_flags)}"] if target.cpu_flags else []
     lines = [
         f"{'bundle':12} {index.name}, serial {index.serial}, {amount_text(index.size)}, llm-appliance {index.appliance}"

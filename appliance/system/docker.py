@@ -102,7 +102,8 @@ class Daemon:
     def feed(self, blocks: Iterable[bytes], what: str) -> None:
         """Load what `save` would have written, block by block; what `blocks` raises ends it. Raises ArtifactError."""
         with self._asked(f"{what} cannot be loaded", LOAD_TIMEOUT) as client:
-            client.images.load(blocks)
+            for event in client.api.load_image(blocks):
+                _refuse(event, f"{what} cannot be loaded")
 
     def save(self, refs: tuple[str, ...], path: Path, on_bytes: OnBytes) -> None:
         """Write images into one file, which shows when it is whole."""
@@ -264,7 +265,8 @@ def _short(name: str) -> str:
 
 
 def _refuse(event: dict[str, Any], what: str, before: str = "") -> None:
-    if error := event.get("error"):
+    # Podman says why in the words of its own errors where Docker has a line of its stream for it.
+    if error := event.get("error") or ("cause" in event and event.get("message")):
         raise ArtifactError(f"{what}: {error}" + (f"\n{before}" if before else ""), hint=_hint(str(error)))
 
 

@@ -122,14 +122,19 @@ def refs(server: Server) -> tuple[str, ...]:
 
 def refused_while_a_layer_is_damaged(server: Server, made: Made) -> None:
     """Docker gets no whole stream then, and has nothing of it afterwards."""
-    layer = max(payloads(made.home / "boxed.llmb", "image"), key=lambda one: one["size"])
-    place = layer["offset"] + layer["size"] - 7
-    server.sh(f"printf X | dd of={BUNDLE} bs=1 seek={place} conv=notrunc status=none")
+    damage_a_layer(server, made.home / "boxed.llmb")
     done = server.run(f"{BUNDLE}.install", check=False, timeout=300)
     assert (done.code, "damaged in bytes" in done.stderr, "layer-" in done.stderr) == (5, True, True), done
     assert refs(server) == ()
     assert not server.exists("/var/lib/llm-appliance/current")
     server.put(made.home / "boxed.llmb", BUNDLE)
+
+
+def damage_a_layer(server: Server, made: Path) -> None:
+    """Change one byte near the end of the bundle's largest layer."""
+    layer = max(payloads(made, "image"), key=lambda one: one["size"])
+    place = layer["offset"] + layer["size"] - 7
+    server.sh(f"printf X | dd of={BUNDLE} bs=1 seek={place} conv=notrunc status=none")
 
 
 def payloads(path: Path, kind: str) -> list[dict[str, Any]]:

@@ -35,9 +35,10 @@ class Inventory:
 
 
 def of_bundle(index: Index) -> Known:
-    """Return what a machine has on which that bundle was installed."""
+    """Return what a machine has on which that bundle was installed: of images their layers only, wherever they lie."""
+    boxes = frozenset(one.payloads[0] for one in index.components if one.image)
     return Known(
-        digests=frozenset({one.digest for one in index.payloads} | {one.digest for one in index.base}),
+        digests=frozenset({one.digest for one in index.payloads} | {one.digest for one in index.base}) - boxes,
         keys=frozenset(one.key for one in index.of("engine", "gateway", "model"))
         | images.known(one.payloads[1:] for one in index.components if one.image),
         serial=index.serial,

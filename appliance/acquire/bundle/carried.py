@@ -16,6 +16,7 @@ from appliance.bundle import tree as trees
 from appliance.bundle.index import Component
 from appliance.bundle.tree import Node, Tree
 from appliance.domain.deployment import Model
+from appliance.domain.host import Podman
 from appliance.domain.release import Artifact
 from appliance.errors import ArtifactError
 from appliance.report import Bar, Progress, amount_text, work
@@ -26,9 +27,9 @@ from appliance.system.transfer import part
 class Bundle:
     """What a bundle brings to this machine."""
 
-    def __init__(self, reader: Reader, state: str, flags: tuple[str, ...]) -> None:
-        """`flags` are those of this machine's processor."""
-        self._flags = flags
+    def __init__(self, reader: Reader, state: str, flags: tuple[str, ...], podman: Podman | None = None) -> None:
+        """`flags` are those of this machine's processor; `podman` is what has its images in Docker's place."""
+        self._flags, self._podman = flags, podman
         self.reader, self.cargo = reader, cargo.load(reader.read(_plan(reader)), source=str(reader.path))
         self._state = Path(state)
         self._there: dict[str, Path] | None = None
@@ -89,7 +90,7 @@ class Bundle:
 
     def load(self, component: Component, artifact: Artifact, progress: Progress) -> None:
         """Give an image to Docker, under the name that this machine's plan has for it. Raises ArtifactError."""
-        images.load(self.reader, component, artifact.ref, progress)
+        images.load(self.reader, component, artifact.ref, progress, self._podman)
 
     def weights(self, model: Model, progress: Progress) -> None:
         """Bring a model's files into the store's waiting room. Raises ArtifactError."""
@@ -118,7 +119,8 @@ class Bundle:
         base = {one.digest for one in index.base}
         boxes = tuple(one for one in index.components if one.image)
         ours = images.layers(boxes)
-        return (*sorted(base - self._known().keys() - ours), *sorted(images.absent(boxes, frozenset(base))))
+        lost = images.absent(boxes, frozenset(base), self._podman)
+        return (*sorted(base - self._known().keys() - ours), *sorted(lost))
 
     def _tree(self, component: Component) -> Tree:
         if not component.payloads:

@@ -1,9 +1,12 @@
-"""Container images: out of Docker's own stream into a bundle, layer by layer, and from a bundle into another Docker."""
+"""Container images: out of Docker's own stream into a bundle, layer by layer, and from a bundle into another Docker.
+
+Podman gives and takes the same, but for one thing: it wants whole images, also where it has some of the layers.
+"""
 
 import json
 import posixpath
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, Final
 
@@ -11,7 +14,8 @@ from appliance.acquire.bundle.archive import Archive
 from appliance.acquire.bundle.reader import Reader
 from appliance.bundle import image as images
 from appliance.bundle import tar
-from appliance.bundle.index import Component, Payload
+from appliance.bundle.index import Base, Component, Payload
+from appliance.domain.host import Podman
 from appliance.domain.release import Artifact
 from appliance.errors import ArtifactError
 from appliance.report import Bar, Progress, amount_text, work
@@ -26,16 +30,16 @@ READ: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Box:
-    """An image that this machine's Docker has."""
+    """An image that this machine's Docker or Podman has."""
 
     artifact: Artifact
     version: str
     image: Image
 
 
-def look(artifact: Artifact, version: str) -> Box:
+def look(artifact: Artifact, version: str, podman: Podman | None = None) -> Box:
     """Look an image up. Raises ArtifactError."""
-    found = Daemon().image(artifact.ref)
+    found = Daemon(podman).image(artifact.ref)
     if found is None:
         raise ArtifactError(f"the image {artifact.ref} is not here", hint="llm-appliance image pull, or image build")
     return Box(artifact=artifact, version=version, image=found)
@@ -48,12 +52,12 @@ def left_out(boxes: Sequence[Box], there: frozenset[str]) -> frozenset[str]:
     return frozenset(layer for layer, _ in pairs) - needed
 
 
-def add(archive: Archive, boxes: Sequence[Box]) -> tuple[Component, ...]:
+def add(archive: Archive, boxes: Sequence[Box], podman: Podman | None = None) -> tuple[Component, ...]:
     """Put images into a bundle, all from one stream, so that what they share is read once. Raises ArtifactError."""
     if not boxes:
         return ()
     refs = tuple(one.artifact.ref for one in boxes)
-    with Daemon().saved(refs, "the images cannot be read") as content:
+    with Daemon(podman).saved(refs, "the images cannot be read") as content:
         return taken(archive, boxes, content)
 
 
@@ -71,23 +75,34 @@ def taken(archive: Archive, boxes: Sequence[Box], content: IO[bytes]) -> tuple[C
         raise ArtifactError(f"Docker gave images that are not whole: {error} is missing in its stream") from None
 
 
-def load(reader: Reader, component: Component, ref: str, progress: Progress) -> None:
+def load(reader: Reader, component: Component, ref: str, progress: Progress, podman: Podman | None = None) -> None:
     """Give an image to this machine's Docker, under a name. Raises ArtifactError."""
-    daemon = Daemon()
-    there = images.known(daemon.stacks())
+    daemon, missing = Daemon(podman), omitted(reader, component)
+    there = frozenset(missing) if podman else images.known(daemon.stacks())
     size = sum(one.size for one in _needed(reader, component, there))
     progress.step("load", f"image {ref}: {amount_text(size)}")
     with work(progress, f"loading {component.name}", size) as bar:
-        daemon.feed(stream(reader, component, ref, there, bar), f"the image {ref}")
+        blocks = stream(reader, component, ref, there, bar, dict.fromkeys(missing.values()) if podman else ())
+        daemon.feed(blocks, f"the image {ref}")
     if daemon.image(ref) is None:
-        raise ArtifactError(f"Docker took the image {ref}, and does not have it", hint="docker images")
+        name = "podman" if podman else "docker"
+        raise ArtifactError(f"{name.title()} took the image {ref}, and does not have it", hint=f"{name} images")
 
 
-def stream(reader: Reader, component: Component, ref: str, there: frozenset[str], bar: Bar) -> Iterator[bytes]:
+def stream(
+    reader: Reader, component: Component, ref: str, there: frozenset[str], bar: Bar, blanks: Iterable[Base] = ()
+) -> Iterator[bytes]:
     """Yield the tar that Docker loads, less the layers that it has: `there` are chain IDs.
 
     It gets bytes before they are checked. What says what they are comes last, and without it Docker loads nothing.
+
+    Podman refuses an archive that lacks a layer, asks it for the lengths of all, and does not read those that it has:
+    `blanks` are as long as they are. Where it does read one, it finds that the digest is another, and loads nothing.
     """
+    for blank in blanks:
+        yield images.header(images.NAME.format(blank.digest), blank.size)
+        for place in range(0, tar.padded(blank.size), READ):
+            yield bytes(min(READ, tar.padded(blank.size) - place))
     for one in _needed(reader, component, there):
         yield images.header(images.NAME.format(one.digest), one.size)
         for block in reader.blocks(one):
@@ -100,16 +115,22 @@ def stream(reader: Reader, component: Component, ref: str, there: frozenset[str]
     yield bytes(tar.padded(len(last)) - len(last) + 2 * tar.BLOCK)
 
 
+def omitted(reader: Reader, component: Component) -> dict[str, Base]:
+    """Return the layers that the bundle leaves out, by their chain IDs."""
+    base = {one.digest: one for one in reader.index.base}
+    return {chain: base[layer] for layer, chain in _layers(component) if layer in base}
+
+
 def _needed(reader: Reader, component: Component, there: frozenset[str]) -> list[Payload]:
     config, *_ = component.payloads
     wanted = [layer for layer, chain in _layers(component) if chain not in there]
     return [reader.payload(one) for one in dict.fromkeys((config, *wanted))]
 
 
-def absent(components: Sequence[Component], base: frozenset[str]) -> frozenset[str]:
+def absent(components: Sequence[Component], base: frozenset[str], podman: Podman | None = None) -> frozenset[str]:
     """Return the blobs of images, out of those that are left out, which this machine's Docker has not."""
     pairs = [pair for part in components for pair in _layers(part) if pair[0] in base]
-    there = images.known(Daemon().stacks()) if pairs else frozenset()
+    there = images.known(Daemon(podman).stacks()) if pairs else frozenset()
     return frozenset(layer for layer, chain in pairs if chain not in there)
 
 
@@ -149,8 +170,10 @@ def _members(archive: Archive, stream: IO[bytes]) -> tuple[dict[str, bytes], dic
 
 def _paths(one: Box, rows: list[dict[str, Any]]) -> tuple[str, ...]:
     """Return what an image's configuration and layers are called in Docker's stream."""
+    ours = {images.full(name) for name in (one.artifact.ref, *one.image.tags)}
     for row in rows:
-        if one.image.id.removeprefix("sha256:") in row["Config"] or one.artifact.ref in (row["RepoTags"] or ()):
+        named = ours & {images.full(name) for name in row["RepoTags"] or ()}
+        if named or one.image.id.removeprefix("sha256:") in row["Config"]:
             return row["Config"], *row["Layers"]
     raise ArtifactError(f"Docker gave no image {one.artifact.ref}")
 

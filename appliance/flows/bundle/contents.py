@@ -50,7 +50,7 @@ def gather(
         if one.kind != "image" and (home := acquire.home(one, deployment)).is_dir()
     )
     boxes = tuple(
-        images.look(one, _version(one, deployment))
+        images.look(one, _version(one, deployment), deployment.podman)
         for one in deployment.artifacts
         if one.kind == "image" and (not dry_run or acquire.present(one, deployment))
     )
@@ -58,7 +58,10 @@ def gather(
     bom = sbom.document("llm-appliance bundle", __version__, _entries(deployment, small, engines, system))
     attached = tuple(_attached(deployment))
     plan = cargo.dump(cargo.of(deployment, {one.path: _place(one) for one in attached}))
-    return Ingredients(plan=plan, sbom=bom, small=small, engines=engines, boxes=boxes, attached=attached, models=models)
+    return Ingredients(
+        plan=plan, sbom=bom, small=small, engines=engines, boxes=boxes, podman=deployment.podman, attached=attached,
+        models=models,
+    )  # fmt: skip
 
 
 def _is_file(word: str) -> bool:

@@ -108,11 +108,13 @@ def _deployment(site: Site, wanted: Wanted, host: Host, here: Host, terms: plann
 
 
 def _with_docker(host: Host, here: Host, packages: tuple[str, ...]) -> Host:
-    """Return a target as it will be when the Docker that the operator adds is installed: as on this machine."""
-    if host.docker.server or not any(Path(word).name.startswith("docker") for word in packages):
+    """Return a target as it will be when the Docker or Podman that the operator adds is there: as on this machine."""
+    if host.docker.server or not any(Path(word).name.startswith(("docker", "podman")) for word in packages):
         return host
     ours = here.docker
-    added = replace(host.docker, client=ours.client, server=ours.server, compose=ours.compose, failure="")
+    added = replace(
+        host.docker, client=ours.client, server=ours.server, compose=ours.compose, podman=ours.podman, failure=""
+    )
     return replace(host, docker=added)
 
 
@@ -142,8 +144,6 @@ def _refuse(deployment: Deployment, target: Host, here: Host) -> None:
         for one in deployment.models
         if any(names_user(text) for text in (one.source, *(file.url for file in one.weights.files)))
     ]
-    if deployment.podman:
-        reasons.append("its engines are images that Podman has, and only Docker's are carried")
     if reasons:
         raise HostError("no bundle can be made:\n" + "\n".join(reasons), hint="make it on a machine like the target")
 

@@ -9,6 +9,7 @@ from appliance.acquire.bundle import Archive, Known, images, pack
 from appliance.acquire.bundle.images import Box
 from appliance.bundle.index import CHUNK, Component
 from appliance.domain.deployment import Model
+from appliance.domain.host import Podman
 from appliance.domain.release import Artifact
 
 STARTERS: Final = ("appliance", "python")
@@ -54,6 +55,8 @@ class Ingredients:
     engines: tuple[Engine, ...]
     boxes: tuple[Box, ...]
     """Container images."""
+    podman: Podman | None
+    """What has them in Docker's place."""
     attached: tuple[Attached, ...]
     models: tuple[tuple[Model, tuple[Path, ...]], ...]
     """Each with where its files are."""
@@ -127,7 +130,7 @@ class Ingredients:
             else:
                 archive.add(one.kind, one.content)
             found.append(one.component)
-        found += images.add(archive, self.boxes)
+        found += images.add(archive, self.boxes, self.podman)
         found += [_engine(archive, one, left) for one in self.engines]
         for key, directory in {one.key: one.directory for one in self.attached}.items():
             name, tree = directory.root.name, pack.add(archive, directory)

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from appliance import __version__, acquire, runtimes
 from appliance.acquire.bundle import Bundle, Reader, open_bundle
@@ -12,7 +13,7 @@ from appliance.bundle import cargo, fits
 from appliance.bundle.keys import Key
 from appliance.detect import detect
 from appliance.domain.deployment import Deployment
-from appliance.domain.host import Host
+from appliance.domain.host import Host, Podman
 from appliance.domain.spec import ApplianceSpec, ModelSpec
 from appliance.domain.version import version
 from appliance.errors import ArtifactError, HostError
@@ -23,6 +24,9 @@ from appliance.flows.planning import Edit, Planned, Terms
 from appliance.flows.site import Site, require_rights
 from appliance.system.docker import Daemon
 from appliance.system.lock import lock
+
+WAITING: Final = "/var/tmp"  # noqa: S108 - whose it is says Podman
+"""Where Podman has images that it is taking in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,11 +107,9 @@ def _checked(site: Site, reader: Reader, wish: Wish) -> Bundle:
     reasons += _space(site, reader, host)
     if index.target.docker and (unfit := runtimes.runtime("compose").refuse(host, site.layout.prefix)):
         reasons.append(f"its engines are container images: {unfit}")
-    elif index.target.docker and host.docker.podman:
-        reasons.append("its engines are container images, and only Docker is given those of a bundle, not Podman")
     if reasons:
         raise HostError(f"{wish.path} cannot be installed here:\n" + "\n".join(reasons))
-    bundle = Bundle(reader, site.layout.state, host.cpu_flags)
+    bundle = Bundle(reader, site.layout.state, host.cpu_flags, host.docker.podman)
     absent = [*_absent(site, reader), *(f"blob {digest}" for digest in bundle.missing_base())]
     if absent:
         raise ArtifactError(
@@ -120,18 +122,26 @@ def _checked(site: Site, reader: Reader, wish: Wish) -> Bundle:
 def _space(site: Site, reader: Reader, host: Host) -> Iterator[str]:
     there = _present(site)
     new = tuple(one for one in reader.index.of("engine", "gateway", "model", "files") if one.key not in there)
-    boxes = fits.unpacked(tuple(one for one in new if one.image))
+    boxes = tuple(fits.unpacked((one,)) for one in new if one.image)
     needed = fits.unpacked(tuple(one for one in new if not one.image))
-    # Docker unpacks what it is given before it takes it in.
-    if (
-        boxes
-        and host.docker.server
-        and not host.docker.podman
-        and 2 * boxes > (free := shutil.disk_usage(root := Daemon().root()).free)
-    ):
-        yield f"{root}: {free:,} bytes free, {2 * boxes:,} needed to load images"
+    if boxes and host.docker.server:
+        yield from _room(boxes, host.docker.podman)
     if host.disk_free and needed > host.disk_free:
         yield f"{site.layout.state}: {host.disk_free:,} bytes free, {needed:,} needed"
+
+
+def _room(boxes: tuple[int, ...], podman: Podman | None) -> Iterator[str]:
+    """Yield where there is no room to load images of so many bytes, one after the other."""
+    root, total = Daemon(podman).root(), sum(boxes)
+    # Docker unpacks what it is given before it takes it in; Podman writes it down first, then each layer by itself.
+    places = ((root, total), (WAITING, 2 * max(boxes))) if podman else ((root, 2 * total),)
+    needed: dict[int, tuple[str, int]] = {}
+    for place, amount in places:
+        first, before = needed.get(disk := Path(place).stat().st_dev, (place, 0))
+        needed[disk] = first, before + amount
+    for place, amount in needed.values():
+        if amount > (free := shutil.disk_usage(place).free):
+            yield f"{place}: {free:,} bytes free, {amount:,} needed to load images"
 
 
 def _present(site: Site) -> frozenset[str]:

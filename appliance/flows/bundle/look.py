@@ -95,7 +95,7 @@ def inventory(site: Site) -> Inventory:
         raise HostError("nothing is installed here, so there is nothing to leave out")
     deployment = record.deployment
     keys = (*(one.digest for one in deployment.artifacts), *(one.digest for one in deployment.models))
-    stacks = Daemon().stacks() if deployment.gateway.image else ()
+    stacks = Daemon(deployment.podman).stacks() if deployment.gateway.image else ()
     return bases.inventory(Path(site.layout.state), keys, trust.serials(site), stacks)
 
 

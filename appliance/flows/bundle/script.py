@@ -46,9 +46,11 @@ def beside(created: "Created", sign: "Sign | None") -> "Created":
         stale.unlink(missing_ok=True)
     if not starters or any(one.base for one in starters):
         return created
+    # A package that Python needs, too, is one payload and lies in both places.
     lines = [
-        f"{payload.kind} {one.files[0]} {payload.digest} {_cuts(payload, created.files, room)}"
-        for one in (*starters, *added)
+        f"{kind or payload.kind} {one.files[0]} {payload.digest} {_cuts(payload, created.files, room)}"
+        for kind, ones in (("", starters), ("package", added))
+        for one in ones
         for payload in (here[one.payloads[0]],)
     ]
     template = resources.data(TEMPLATE).read_text()

@@ -25,12 +25,15 @@ docker compose version
 """
 # Its storage on the server's own volume, for overlayfs lies on no overlayfs; and /proc/sys, which is read-only in a
 # container, is not so on a server: to publish a port on loopback, a setting of the network there is written.
-PODMAN = f"""
+READY = """
 mkdir -p /etc/containers /etc/systemd/system/podman.socket.d
 printf '[storage]\\ndriver = "overlay"\\nrunroot = "/run/containers/storage"\\ngraphroot = "/var/lib/docker/podman"\\n' \
     >/etc/containers/storage.conf
 printf '[Socket]\\nExecStartPre=/bin/mount -o remount,rw /proc/sys\\n' >/etc/systemd/system/podman.socket.d/lab.conf
-apt-get -q install -y --no-install-recommends podman iptables docker-compose/{NEWER}
+"""
+PODMAN_PACKAGES = ("podman", "iptables", f"docker-compose/{NEWER}")
+PODMAN = f"""
+apt-get -q install -y --no-install-recommends {" ".join(PODMAN_PACKAGES)}
 systemctl enable --now podman.socket
 """
 
@@ -41,20 +44,22 @@ def docker_into(server: Server, base: str) -> None:
     base_into(server, base)
 
 
-def base_into(server: Server, base: str) -> None:
-    """Gives the Docker in a server the server's own image under a name."""
-    _import(server, "docker", base)
-
-
-def podman_into(server: Server, base: str) -> None:
-    """Installs Podman with Compose in a server, without anything of Docker, and starts the socket that speaks like it."""
-    server.sh(SUITE + PODMAN, timeout=600)
-    _import(server, "podman", base)
-
-
-def _import(server: Server, program: str, base: str) -> None:
+def base_into(server: Server, base: str, program: str = "docker") -> None:
+    """Gives the Docker in a server, or the Podman, the server's own image under a name."""
     with base_tarball().open("rb") as tarball:
         words = ("docker", "exec", "-i", server.container, program, "import", "-", base)
         done = subprocess.run(words, stdin=tarball, capture_output=True, timeout=300, check=False)
     if done.returncode != 0:
         raise LabError(f"no base image in {server.container}: {done.stderr.decode(errors='replace')}")
+
+
+def podman_into(server: Server, base: str) -> None:
+    """Installs Podman with Compose in a server, without anything of Docker, and starts the socket that speaks like it."""
+    ready_for_podman(server)
+    server.sh(SUITE + PODMAN, timeout=600)
+    base_into(server, base, "podman")
+
+
+def ready_for_podman(server: Server) -> None:
+    """Does what Podman will need in a server that is a container, before it is there."""
+    server.sh(READY)

@@ -16,7 +16,7 @@ from appliance.acquire.bundle import CHUNK, Archive, Reader, images, slot
 from appliance.acquire.bundle.base import of_bundle
 from appliance.acquire.bundle.images import Box
 from appliance.bundle import cargo, keys
-from appliance.bundle.image import chains
+from appliance.bundle.image import chains, full
 from appliance.bundle.index import SCHEMA, Component, Index
 from appliance.catalog import catalog, only
 from appliance.domain.release import Artifact
@@ -51,16 +51,22 @@ def box(name: str) -> Box:
     return Box(artifact=artifact, version="1", image=image)
 
 
-def saved(names: tuple[str, ...], *, old: bool) -> io.BytesIO:
-    """What `docker save` gives: the form of 20.10, in which a layer that was there before is a link, or that of 25."""
+FORMS = ("docker-20", "docker-25", "podman-4")
+
+
+def saved(names: tuple[str, ...], form: str = "docker-20") -> io.BytesIO:
+    """What `docker save` gives: the form of 20.10, in which a layer that was there before is a link, or that of 25.
+
+    Podman 4 has names of its own for all of it, and says of which registry an image is.
+    """
     files: dict[str, bytes | str] = {}
     rows = []
     for name in names:
         layers = []
         for depth, layer in enumerate(STACKS[name]):
             content = LAYERS[layer]
-            if not old:
-                path = f"blobs/sha256/{sha(content)}"
+            if form != "docker-20":
+                path = f"blobs/sha256/{sha(content)}" if form == "docker-25" else f"{sha(content)}.tar"
                 files[path] = content
             else:
                 path = f"{sha(f'{name}{depth}'.encode())}/layer.tar"
@@ -68,9 +74,10 @@ def saved(names: tuple[str, ...], *, old: bool) -> io.BytesIO:
                 files[path] = f"../{twin}" if twin else content
                 files[path.replace("layer.tar", "VERSION")] = b"1.0"
             layers.append(path)
-        path = f"{sha(config(name))}.json" if old else f"blobs/sha256/{sha(config(name))}"
+        path = f"blobs/sha256/{sha(config(name))}" if form == "docker-25" else f"{sha(config(name))}.json"
         files[path] = config(name)
-        rows.append({"Config": path, "RepoTags": [f"ours/{name}:1"], "Layers": layers})
+        tag = f"ours/{name}:1"
+        rows.append({"Config": path, "RepoTags": [f"docker.io/{tag}" if form == "podman-4" else tag], "Layers": layers})
     files["manifest.json"] = json.dumps(rows).encode()
     found = io.BytesIO()
     with tarfile.open(fileobj=found, mode="w") as archive:
@@ -108,9 +115,9 @@ def loaded(reader: Reader, component: Component, there: frozenset[str] = frozens
     return {name: one.read() for name, one in members.items() if one}
 
 
-@pytest.fixture(params=[True, False], ids=["docker-20", "docker-25"])
+@pytest.fixture(params=FORMS)
 def bundle(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    content = saved(("gateway", "engine"), old=request.param)
+    content = saved(("gateway", "engine"), request.param)
     return write(tmp_path / "site.llmb", content, (box("gateway"), box("engine")))
 
 
@@ -133,7 +140,7 @@ def test_what_docker_gets_is_an_image_whose_list_comes_last(bundle: Path) -> Non
     *_, last = members
     assert last == "manifest.json"
     (row,) = json.loads(members["manifest.json"])
-    assert row["RepoTags"] == ["ours/engine:1"]
+    assert row["RepoTags"] == ["docker.io/ours/engine:1"]  # without a registry it would be `localhost` to Podman
     assert members[row["Config"]] == config("engine")
     assert [members[path] for path in row["Layers"]] == [LAYERS[name] for name in STACKS["engine"]]
 
@@ -146,6 +153,57 @@ def test_a_layer_that_docker_has_below_the_same_ones_is_not_given_again(bundle: 
         assert f"blobs/sha256/{sha(LAYERS['engine'])}" in members
         # The same layer above another one is another chain.
         assert len(loaded(reader, engine(reader), frozenset({sha(LAYERS["engine"])}))) == 5
+
+
+def test_podman_gets_a_whole_image_in_which_layers_that_it_has_are_blank(bundle: Path, tmp_path: Path) -> None:
+    with small.opened(bundle) as reader:
+        there = of_bundle(reader.index)
+    left = frozenset({sha(LAYERS["base"]), sha(LAYERS["tiny"])})
+    boxes = (box("gateway"), box("engine"))
+    second = write(tmp_path / "second/site.llmb", saved(("gateway", "engine")), boxes, base=left & there.digests)
+    with small.opened(second) as reader:
+        missing = images.omitted(reader, engine(reader))
+        base, _, tiny = chains(box("engine").image.layers)
+        assert {chain: one.digest for chain, one in missing.items()} == {
+            base: sha(LAYERS["base"]), tiny: sha(LAYERS["tiny"])
+        }  # fmt: skip
+        content = b"".join(
+            images.stream(reader, engine(reader), "ours/engine:1", frozenset(missing), BAR, missing.values())
+        )
+    with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
+        found = {one.name: archive.extractfile(one).read() for one in archive.getmembers()}  # type: ignore[union-attr]
+    layers = [found[path] for path in json.loads(found["manifest.json"])[0]["Layers"]]
+    assert layers == [bytes(200_000), LAYERS["engine"], bytes(1_024)]
+
+
+def test_a_configuration_is_carried_again_whatever_number_docker_gives_its_image(bundle: Path) -> None:
+    with small.opened(bundle) as reader:
+        there = of_bundle(reader.index).digests
+    assert there >= set(map(sha, LAYERS.values()))
+    assert not there & {sha(config(name)) for name in STACKS}
+
+
+def test_an_image_whose_number_is_not_that_of_its_configuration_is_found_by_its_name(tmp_path: Path) -> None:
+    # As Podman does it with one of a registry, whose form is OCI's there and Docker's in the stream.
+    other = replace(box("engine"), image=replace(box("engine").image, id=f"sha256:{sha(b'as OCI has it')}"))
+    target = write(tmp_path / "site.llmb", saved(("engine",), "podman-4"), (other,))
+    with small.opened(target) as reader:
+        assert engine(reader).payloads[0] == sha(config("engine"))
+
+
+@pytest.mark.parametrize(
+    ("ref", "name"),
+    [
+        ("debian:12-slim", "docker.io/library/debian:12-slim"),
+        ("vllm/vllm-openai:v0.33.0", "docker.io/vllm/vllm-openai:v0.33.0"),
+        ("docker.io/ours/top:1", "docker.io/ours/top:1"),
+        ("localhost/ours/top:1", "localhost/ours/top:1"),
+        ("localhost:5000/top:1", "localhost:5000/top:1"),
+        ("ghcr.io/ggml-org/llama.cpp:server", "ghcr.io/ggml-org/llama.cpp:server"),
+    ],
+)
+def test_a_name_without_a_registry_is_dockers_own(ref: str, name: str) -> None:
+    assert full(ref) == name
 
 
 def test_a_damaged_layer_ends_the_stream_before_the_list(bundle: Path) -> None:
@@ -167,7 +225,7 @@ def test_a_later_bundle_leaves_out_the_layers_that_the_target_has(bundle: Path, 
     boxes = (box("gateway"), box("engine"))
     left = images.left_out(boxes, there.keys)
     assert left == frozenset(map(sha, LAYERS.values()))
-    content = saved(("gateway", "engine"), old=True)
+    content = saved(("gateway", "engine"))
     second = write(tmp_path / "second/site.llmb", content, boxes, base=left)
     with small.opened(second) as reader:
         assert sorted(one.size for one in reader.index.payloads if one.kind == "image") == sorted(
@@ -185,7 +243,7 @@ def test_a_layer_is_carried_where_one_image_needs_it_above_others_than_the_targe
 
 
 def test_images_that_are_not_whole_are_refused(tmp_path: Path) -> None:
-    content = saved(("gateway",), old=True)
+    content = saved(("gateway",))
     with pytest.raises(ArtifactError, match="no image ours/engine:1"):
         write(tmp_path / "site.llmb", content, (box("engine"),))
 

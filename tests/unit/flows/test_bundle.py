@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from appliance.acquire.bundle import bootstrap
+from appliance.bundle.index import SCHEMA, Component, Index, Payload
 from appliance.cli import app
 from appliance.domain.deployment import Deployment
 from appliance.domain.host import Docker
 from appliance.domain.spec import Images
 from appliance.errors import ArtifactError, HostError, UsageError
-from appliance.flows.bundle import contents, create, look, sign, trust
+from appliance.flows.bundle import contents, create, look, script, sign, trust
 from appliance.flows.bundle.install import Wish
 from appliance.flows.site import Site
 from appliance.report import Plain
@@ -234,3 +235,23 @@ def test_a_package_that_the_script_could_not_name_is_refused(tmp_path: Path, nam
         (tmp_path / name).touch()
     with pytest.raises(ArtifactError, match="package"):
         bootstrap.given(tmp_path / name)
+
+
+def test_a_package_that_python_needs_too_lies_in_both_places_though_it_is_carried_once(tmp_path: Path) -> None:
+    path = tmp_path / "site.llmb"
+    path.write_bytes(bytes(2_000))
+    digest = "ab" * 32
+    payload = Payload(digest=digest, size=10, offset=1_024, kind="deb")
+    components = tuple(
+        Component(kind=kind, name="libreadline8", key=digest, payloads=(digest,), files=("libreadline8_8.2_amd64.deb",))
+        for kind in ("python", "package")
+    )
+    index = Index(
+        schema=SCHEMA, name="site", serial=0, appliance="0.1.0", target=small.TARGET, size=2_000, payloads=(payload,),
+        components=components,
+    )  # fmt: skip
+    made = script.beside(create.Created(index=index, files=(path,), key=None, size=2_000, components=components), None)
+    assert made.installer
+    lines = made.installer.read_text().splitlines()
+    for place in ("deb", "package"):
+        assert f"{place} libreadline8_8.2_amd64.deb {digest} site.llmb:1024:10" in lines

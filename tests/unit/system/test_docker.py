@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from appliance.system.docker import _hint, _Layers, _pack, split
+from appliance.errors import ArtifactError
+from appliance.system.docker import _hint, _Layers, _pack, _refuse, split
 
 
 @pytest.mark.parametrize(
@@ -67,3 +68,17 @@ def test_the_same_files_give_the_same_context_with_what_is_put_beside_them(tmp_p
 def test_each_failure_has_its_way_out(error: str, word: str) -> None:
     assert word in _hint(error)
     assert bool(_hint(error)) == bool(word)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"error": "no space left on device", "errorDetail": {"message": "no space left on device"}},
+        {"cause": "no space left on device", "message": "no space left on device", "response": 500},
+    ],
+    ids=["docker", "podman"],
+)
+def test_what_a_daemon_could_not_do_is_told_in_its_own_words(event: dict[str, object]) -> None:
+    with pytest.raises(ArtifactError, match="it cannot be loaded: no space left on device"):
+        _refuse(event, "it cannot be loaded")
+    _refuse({"stream": "Loaded image: a:1"}, "it cannot be loaded")
