@@ -198,6 +198,35 @@ def test_upgrade_rollback_and_add_model_lose_no_request_where_a_second_replica_l
     shared.sh(f"rm {ECHO}.edited-*")
 
 
+def test_a_model_with_one_replica_loses_no_request_either_where_a_second_one_has_room_for_a_while(
+    shared: Server,
+) -> None:
+    server, spec = shared, "/etc/llm-appliance/models.d/solo.yaml"
+    command(server, "add-model", "solo", "--engine", "dummy", "--set", "text=Old.")
+    was = command(server, "generations", "list").stdout
+    pid = ("systemctl", "show", "-P", "MainPID", "llm-appliance-model@solo")
+    before = server.run(*pid).stdout
+
+    def change() -> None:
+        server.sh(f"sed -i 's/text: .*/text: New./' {spec}")
+        told = command(server, "install").stderr
+        assert "solo: a second one stands in while it is replaced" in told
+        assert product.chat(server, "?", model="solo").startswith("New.")
+        command(server, "rollback")
+        assert product.chat(server, "?", model="solo").startswith("Old.")
+        server.sh(f"sed -i 's/^options:/options:\\n  nosuch: \"1\"/' {spec}")
+        failed = command(server, "install", code=7).stderr
+        assert "solo_0 failed" in failed and "is back" in failed, "what does not start never takes the place"
+
+    lose_nothing(server, "solo", change)
+    assert server.run(*pid).stdout != before
+    assert "solo_0" not in server.sh("systemctl list-units --all 'llm-appliance*'; ls /etc/systemd/system").stdout
+    now = command(server, "generations", "list").stdout
+    assert len(now.splitlines()) == len(was.splitlines()) + 3, f"each step once, and the one that failed\n{was}{now}"
+    command(server, "remove-model", "solo")
+    server.sh(f"rm -f {spec}.edited-*")
+
+
 def test_a_model_with_one_replica_ends_its_answers_before_it_is_restarted(shared: Server) -> None:
     text = " ".join(str(number) for number in range(40))
     command(shared, "add-model", "slow", "--engine", "dummy", "--set", f"text={text}", "--set", "token-delay=0.2")
