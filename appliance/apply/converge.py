@@ -70,6 +70,8 @@ def apply(
             raise
         _return(good, record, generations, machine, progress, steward, tuple(renewed))
         back = f"generation {good.generation} is back" if good else "nothing was installed before, so nothing runs"
+        if good and steward and (trouble := steward.answers(good.deployment)):
+            back += f", but {trouble}"
         for copy in _keep_tried(edited, record, generations, machine):
             back += f"\nyour edit is kept as {copy}"
         raise UnhealthyError(f"{error.message}\n{back}", hint=error.hint) from error

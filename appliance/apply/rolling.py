@@ -26,6 +26,9 @@ class Steward(Protocol):
     def ready(self, deployment: Deployment, name: str) -> None:
         """Return when a replica answers. Raises UnhealthyError."""
 
+    def answers(self, deployment: Deployment) -> str:
+        """Return "" when all of it answers, or else what does not and why."""
+
 
 def touched(before: Deployment, after: Deployment, changed: frozenset[str]) -> tuple[str, ...]:
     """Return the services that run now and that come into force only by a restart, in the order of the plan."""

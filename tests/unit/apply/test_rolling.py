@@ -87,6 +87,7 @@ class Told:
         self, machine: DiskMachine, sick: tuple[str, ...] = (), error: type[BaseException] = UnhealthyError
     ) -> None:
         self._machine, self._sick, self._error = machine, sick, error
+        self.trouble = ""
 
     def drain(self, deployment: Deployment, names: tuple[str, ...]) -> None:
         self._machine.effects.append(("drain", *names))
@@ -99,6 +100,9 @@ class Told:
         if name in self._sick:
             self._sick = ()
             raise self._error(f"{name} failed: exit status 1")
+
+    def answers(self, deployment: Deployment) -> str:
+        return self.trouble
 
 
 class Site:
@@ -187,6 +191,15 @@ def test_when_the_second_does_not_answer_it_is_the_first_to_go_back(site: Site) 
     with pytest.raises(UnhealthyError):
         site.bring(item("a"), item("b", replicas=2, context=1024), sick=("b_2",))
     assert site.story() == [*of(1), *of(2), *of(2), *of(1), "update", "start all"]
+
+
+def test_what_is_back_and_does_not_answer_is_named(site: Site) -> None:
+    steward = Told(site.machine, ("b_1",))
+    steward.trouble = "a failed: exit status 9"
+    plan = deployment(item("a"), item("b", replicas=2, context=1024), host=CONTAINER, where=site.layout)
+    files = render(plan, specfile.files(plan.spec, {}, site.layout))
+    with pytest.raises(UnhealthyError, match="generation 1 is back, but a failed: exit status 9"):
+        apply(files, site.generations, site.machine, Silent(), lambda: None, steward)
 
 
 def test_a_second_time_nothing_is_told_anybody(site: Site) -> None:
