@@ -1,5 +1,7 @@
 """The step before a change: stand-ins for models that would not answer while their only replica is replaced."""
 
+import shutil
+
 from appliance import verify
 from appliance.apply import differences
 from appliance.apply.rolling import one_by_one, touched
@@ -43,3 +45,10 @@ def lasting(changed: tuple[str, ...], bridge: Changeset, changes: Changeset) -> 
     """Return the paths that differ once the stand-ins are gone again."""
     passing = {file.path for file in bridge.files} - {file.path for file in changes.files}
     return tuple(sorted({*changed} - passing))
+
+
+def tidy(bridge: Changeset) -> None:
+    """Remove what the stand-ins kept for themselves: caches that nobody reads again."""
+    for service in bridge.deployment.services:
+        if service.standin:
+            shutil.rmtree(service.home, ignore_errors=True)

@@ -220,7 +220,12 @@ def test_a_model_with_one_replica_loses_no_request_either_where_a_second_one_has
 
     lose_nothing(server, "solo", change)
     assert server.run(*pid).stdout != before
-    assert "solo_0" not in server.sh("systemctl list-units --all 'llm-appliance*'; ls /etc/systemd/system").stdout
+    assert (
+        "solo_0"
+        not in server.sh(
+            "systemctl list-units --all 'llm-appliance*'; ls /etc/systemd/system /var/cache/llm-appliance"
+        ).stdout
+    )
     now = command(server, "generations", "list").stdout
     assert len(now.splitlines()) == len(was.splitlines()) + 3, f"each step once, and the one that failed\n{was}{now}"
     command(server, "remove-model", "solo")
