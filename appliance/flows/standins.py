@@ -19,8 +19,9 @@ def bridge(site: Site, changes: Changeset) -> Changeset | None:
         return None
     before, after = record.deployment, changes.deployment
     names = touched(before, after, differences(changes, record, site.machine))
-    rolled = one_by_one(before, after, names)
-    names = tuple(name for name in names if name not in rolled)
+    # What leads to a provider is back at once.
+    spared = {*one_by_one(before, after, names), *(service.name for service in after.started if service.remote)}
+    names = tuple(name for name in names if name not in spared)
     up = {state.name for state in verify.states(before, site.machine) if state.state == "running"} if names else ()
     names = tuple(name for name in names if name in up)
     if not names:
