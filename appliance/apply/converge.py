@@ -111,7 +111,8 @@ def _renew(
             roll(before.deployment, after, (name,), machine, steward, renewed)
         rest = tuple(name for name in names if name not in rolled)
         stop(before.deployment, rest, module, machine, steward)
-        untold -= {path for name in rolled for path in module.files(name)}
+        # Whoever has been started by now is not to be started again.
+        untold -= {path for name in renewed for path in module.files(name)}
     renewed += [service.name for service in after.started if service.name not in renewed]
     run_all(module.activate(after, untold), machine)
 
