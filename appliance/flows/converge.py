@@ -149,8 +149,10 @@ def bring_about(site: Site, changes: Changeset, source: Source, *, doubted: str 
     if bridge is None:
         report = bring(changes, asked)
     else:
-        first, last = bring(bridge, asked), bring(changes, ())
-        standins.tidy(bridge)
+        try:
+            first, last = bring(bridge, asked), bring(changes, ())
+        finally:
+            standins.tidy(bridge)
         report = replace(
             last, changed=standins.lasting(first.changed + last.changed, bridge, changes),
             kept=first.kept + last.kept, edits=first.edits + last.edits,
