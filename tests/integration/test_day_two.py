@@ -247,7 +247,7 @@ def test_a_model_with_one_replica_ends_its_answers_before_it_is_restarted(shared
 def test_who_restarts_or_stops_a_model_cuts_off_nobody_but_with_now(shared: Server) -> None:
     """With llama.cpp, which ends at once when it is told to."""
     long = [{"role": "user", "content": SMOKE["endless"]["prompt"]}]
-    body = {"model": "smoke", "messages": long, "temperature": 0, "max_tokens": 1500, "stream": True}
+    body = {"model": "smoke", "messages": long, "temperature": 0, "max_tokens": 3800, "stream": True}
     try:
         for words, whole in ((("restart",), True), (("restart", "--now"), False), (("stop",), True)):
             shared.run("llm-appliance", "verify")
