@@ -9,7 +9,7 @@ from appliance.apply import accounts, schema
 from appliance.apply.edits import edits
 from appliance.apply.generation import Generations, digest, written
 from appliance.apply.place import missing_directories, place, refuse_masked, remove_if_empty, remove_own
-from appliance.apply.rolling import Steward, one_by_one, roll, run, run_all, stop, touched
+from appliance.apply.rolling import Steward, one_by_one, roll, run, run_all, stand_in, stop, touched
 from appliance.domain.changes import Changeset, File, Record
 from appliance.domain.deployment import Deployment
 from appliance.domain.status import HandEdit
@@ -70,11 +70,15 @@ def apply(
             raise
         _return(good, record, generations, machine, progress, steward, tuple(renewed))
         back = f"generation {good.generation} is back" if good else "nothing was installed before, so nothing runs"
+        if good and steward and (trouble := steward.answers(good.deployment)):
+            back += f", but {trouble}"
         for copy in _keep_tried(edited, record, generations, machine):
             back += f"\nyour edit is kept as {copy}"
         raise UnhealthyError(f"{error.message}\n{back}", hint=error.hint) from error
     if not record.confirmed:
         generations.confirm(record)
+        if before and before.deployment.passing:
+            generations.drop(before.generation)
         generations.prune(record.generation)
     ours = tuple(one for one in edited if not one.yours)
     return Report(generation=record.generation, changed=tuple(sorted(changed)), kept=kept, edits=ours)
@@ -99,6 +103,7 @@ def _renew(
     """Make what runs what the files say: replicas that can one by one, all else at once."""
     module = runtime(after.runtime)
     if steward and before and untold and before.deployment.runtime == after.runtime:
+        stand_in(after, machine, steward, renewed)
         names = touched(before.deployment, after, untold)
         rolled = one_by_one(before.deployment, after, names)
         for name in rolled:
@@ -106,7 +111,8 @@ def _renew(
             roll(before.deployment, after, (name,), machine, steward, renewed)
         rest = tuple(name for name in names if name not in rolled)
         stop(before.deployment, rest, module, machine, steward)
-        untold -= {path for name in rolled for path in module.files(name)}
+        # Whoever has been started by now is not to be started again.
+        untold -= {path for name in renewed for path in module.files(name)}
     renewed += [service.name for service in after.started if service.name not in renewed]
     run_all(module.activate(after, untold), machine)
 
@@ -146,8 +152,15 @@ def _prepare(
         users=_merged(before.users if before else (), users),
         groups=_merged(before.groups if before else (), groups),
         directories=_merged(before.directories if before else (), missing_directories(changes)),
-        fallback=good.generation if good else 0,
+        fallback=_lasting(good),
     )
+
+
+def _lasting(good: Record | None) -> int:
+    """Return the generation that a rollback leads to: never a step on the way."""
+    if good is None:
+        return 0
+    return good.fallback if good.deployment.passing else good.generation
 
 
 def differences(changes: Changeset, before: Record | None, machine: Machine) -> frozenset[str]:

@@ -159,10 +159,10 @@ class Generations:
 
     def prune(self, in_force: int) -> None:
         """Remove what a rollback would not reach any more, and drafts that a killed run left."""
-        for name in self._machine.names(str(self._home)):
-            old = name.isdigit() and int(name) < in_force - KEPT
-            if old or name.startswith("."):
-                shutil.rmtree(self._home / name, ignore_errors=True)
+        names = self._machine.names(str(self._home))
+        older = sorted(int(name) for name in names if name.isdigit() and int(name) < in_force)
+        for name in (*map(str, older[:-KEPT]), *(name for name in names if name.startswith("."))):
+            shutil.rmtree(self._home / name, ignore_errors=True)
 
 
 def written(files: tuple[File, ...]) -> tuple[Written, ...]:

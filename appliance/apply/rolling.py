@@ -26,6 +26,9 @@ class Steward(Protocol):
     def ready(self, deployment: Deployment, name: str) -> None:
         """Return when a replica answers. Raises UnhealthyError."""
 
+    def answers(self, deployment: Deployment) -> str:
+        """Return "" when all of it answers, or else what does not and why."""
+
 
 def touched(before: Deployment, after: Deployment, changed: frozenset[str]) -> tuple[str, ...]:
     """Return the services that run now and that come into force only by a restart, in the order of the plan."""
@@ -46,14 +49,29 @@ def touched(before: Deployment, after: Deployment, changed: frozenset[str]) -> t
 
 
 def one_by_one(before: Deployment, after: Deployment, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return those that can be replaced while another replica of their model goes on answering."""
+    """Return those that can be replaced while another replica of their model, or its stand-in, goes on answering."""
     old = {service.name: service for service in before.started}
     found: list[str] = []
     for model in dict.fromkeys(service.model for service in after.started):
-        staying = [service.name for service in after.started if service.model == model and service.name in old]
-        if len(staying) > 1 and _fit_beside(before, after, {*found, *staying}):
+        mine = [service for service in after.started if service.model == model]
+        staying = [service.name for service in mine if service.name in old]
+        # There is a stand-in only where all of it fits.
+        stands_in = any(service.standin for service in mine)
+        if stands_in or (len(staying) > 1 and _fit_beside(before, after, {*found, *staying})):
             found += [name for name in staying if name in names]
     return tuple(found)
+
+
+def stand_in(after: Deployment, machine: Machine, steward: Steward, done: list[str]) -> None:
+    """Start the stand-ins, and return when they answer; `done` takes the name of each that was started.
+
+    Raises UnhealthyError, CommandError.
+    """
+    for service in after.started:
+        if service.standin:
+            done.append(service.name)
+            run_all(runtime(after.runtime).begin(after, service.name), machine)
+            steward.ready(after, service.name)
 
 
 def roll(

@@ -98,6 +98,8 @@ def _what(step: "Step") -> str:
     way = f"{step.old} -> {step.new}" if step.old != step.new else f"{step.new}, as before"
     if not step.restarts:
         return f"{way}; it is not restarted"
+    if step.gap is None and step.replicas == 1:
+        return f"{way}; a second one stands in while it is replaced, no request is lost"
     if step.gap is None:
         return f"{way}; its {step.replicas} replicas change one after the other, no request is lost"
     seconds = f"about {duration_text(max(1, step.gap))}, as the last time" if step.gap else "as long as that takes"

@@ -70,6 +70,11 @@ class Deployment:
         return tuple(service for service in self.services if service.program)
 
     @property
+    def passing(self) -> bool:
+        """Whether it is only a step on the way from one plan to another."""
+        return any(service.standin for service in self.services)
+
+    @property
     def inside(self) -> str:
         """Where `Layout.inside` is on this machine, also when the gateway is in a container."""
         layout = self.layout

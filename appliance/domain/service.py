@@ -93,7 +93,7 @@ class Service:
     """One replica of one model: a running program, or a place with a provider."""
 
     name: str
-    """Unit, socket and log name: the model's name, or NAME_1, NAME_2 … when there are several."""
+    """Unit, socket and log name: the model's name, or NAME_1, NAME_2 … when there are several; NAME_0 stands in."""
     model: str
     engine: str
     version: str
@@ -135,6 +135,11 @@ class Service:
     """Its port is one of a network of its own, and a program beside it passes on to it what comes to its socket."""
 
     @property
+    def standin(self) -> bool:
+        """Whether it answers only while the one replica of its model is replaced."""
+        return self.name == standin_name(self.model)
+
+    @property
     def memory(self) -> int:
         """Bytes on all devices."""
         return sum(load.total for load in self.loads)
@@ -150,6 +155,11 @@ class Service:
     def on_loopback(self) -> bool:
         """Whether everybody on this machine reaches it."""
         return bool(self.port) and not self.container and not self.relayed
+
+
+def standin_name(model: str) -> str:
+    """Return the name of the service that answers while the one replica of a model is replaced."""
+    return f"{model}_0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from appliance.domain.changes import Changeset, File
 from appliance.domain.deployment import Deployment
 from appliance.domain.spec import SMOKE, ApplianceSpec, ModelSpec
 from appliance.errors import SpecError
-from appliance.flows import certificate, preflight
+from appliance.flows import certificate, preflight, standins
 from appliance.flows.planning import PLAIN, Edit, Planned, Terms, compared, guards, planned, read_spec
 from appliance.flows.site import Site, require_rights, unknown_model
 from appliance.flows.steward import Steward
@@ -136,13 +136,27 @@ def bring_about(site: Site, changes: Changeset, source: Source, *, doubted: str 
 
     steward = Steward(site.machine, site.progress)
 
-    def healthy() -> None:
-        verify.revive(deployment, site.machine)
-        steward.resume(deployment)
-        verify.wait(deployment, site.machine)
-        checks.extend(verify.completion(deployment, name, site.machine) for name in asked)
+    def bring(changes: Changeset, asked: tuple[str, ...]) -> Report:
+        def healthy() -> None:
+            verify.revive(changes.deployment, site.machine)
+            steward.resume(changes.deployment)
+            verify.wait(changes.deployment, site.machine)
+            checks.extend(verify.completion(changes.deployment, name, site.machine) for name in asked)
 
-    report = apply(changes, site.generations, site.machine, site.progress, healthy, steward)
+        return apply(changes, site.generations, site.machine, site.progress, healthy, steward)
+
+    bridge = standins.bridge(site, changes)
+    if bridge is None:
+        report = bring(changes, asked)
+    else:
+        try:
+            first, last = bring(bridge, asked), bring(changes, ())
+        finally:
+            standins.tidy(bridge)
+        report = replace(
+            last, changed=standins.lasting(first.changed + last.changed, bridge, changes),
+            kept=first.kept + last.kept, edits=first.edits + last.edits,
+        )  # fmt: skip
     return Converged(deployment=deployment, report=report, checks=tuple(checks))
 
 

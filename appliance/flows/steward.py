@@ -5,6 +5,7 @@ from typing import Any
 
 from appliance import verify
 from appliance.domain.deployment import Deployment
+from appliance.errors import UnhealthyError
 from appliance.report import Progress
 from appliance.system.http import call
 from appliance.system.machine import Machine
@@ -56,6 +57,14 @@ class Steward:
             if waited > limit:
                 raise verify.unhealthy(name, f"not healthy after {waited:.0f} s", deployment, self._machine)
             time.sleep(verify.PAUSE if waited < 5 else 0.5)
+
+    def answers(self, deployment: Deployment) -> str:
+        """Return "" when all of it answers, or else what does not and why."""
+        try:
+            verify.wait(deployment, self._machine)
+        except UnhealthyError as error:
+            return error.message.splitlines()[0]
+        return ""
 
     def _tell(self, deployment: Deployment, name: str, more: str = "") -> bool:
         """Tell whether the gateway knows it; one of an earlier version knows no draining."""

@@ -12,6 +12,7 @@ from appliance.flows import converge, planning, update
 from appliance.flows.converge import Converged
 from appliance.flows.planning import Edit, Planned, Terms
 from appliance.flows.site import Site, installed, unknown_model
+from appliance.plan.standin import with_standins
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +77,7 @@ def steps(site: Site, wanted: Wish, plan: Planned) -> tuple[Step, ...]:
     """Return what becomes of each model that is asked for or restarts, and for how long it will not answer."""
     before, after = installed(site).deployment, plan.changes.deployment
     names = touched(before, after, frozenset(plan.pending))
-    rolled = one_by_one(before, after, names)
+    rolled = one_by_one(before, with_standins(before, after, names, plan.host), names)
     took = {state.name: state.started_in for state in verify.states(before, site.machine)}
     found = []
     for model in after.models:

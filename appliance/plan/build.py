@@ -51,7 +51,7 @@ def plan(
         here = here if service.model in kept else here.without(service.loads, where)
     artifacts = {one.digest: one for one in before.artifacts} if before else {}
     services: dict[str, tuple[Service, ...]] = {name: replicas for name, (replicas, _) in kept.items()}
-    ports = _ports(host, services)
+    ports = free_ports(host, tuple(service for replicas in services.values() for service in replicas))
     new = [(item, model) for item, model in _pairs(spec, models) if item.name not in kept]
     for item, _ in new:
         wishes.check(item, chosen)
@@ -152,7 +152,7 @@ def _services(
             version=release.version,
             program=image.program if image else module.program(release, layout.state, python),
             weights=_weights(model, layout),
-            socket=_socket(layout, name),
+            socket=socket_path(layout, name),
             home=f"{layout.cache}/{name}",
             cpus=item.cpus or 0,
             setting=place.setting,
@@ -218,10 +218,9 @@ def _threads(item: ModelSpec, place: Place, host: Host) -> int:
     return min(most, BESIDE_GPUS) if place.gpus else most
 
 
-def _ports(host: Host, services: dict[str, tuple[Service, ...]]) -> Iterator[int]:
+def free_ports(host: Host, services: tuple[Service, ...]) -> Iterator[int]:
     """Yield the ports that nobody has, neither somebody else here nor a replica of ours."""
-    taken = {port.port for port in host.ports}
-    taken |= {service.port for replicas in services.values() for service in replicas}
+    taken = {port.port for port in host.ports} | {service.port for service in services}
     return (port for port in PORTS if port not in taken)
 
 
@@ -233,7 +232,8 @@ def _weights(model: Model, layout: Layout) -> str:
     return f"{home}/{model.weights.files[0].name}" if model.weights.format == "gguf" else home
 
 
-def _socket(layout: Layout, name: str) -> str:
+def socket_path(layout: Layout, name: str) -> str:
+    """Return where a service listens. Raises HostError where the kernel takes no path of that length."""
     path = f"{layout.run}/{name}/engine.sock"
     if len(path.encode()) > SOCKET_LIMIT:
         raise HostError(

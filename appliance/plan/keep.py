@@ -27,7 +27,7 @@ def kept(spec: ApplianceSpec, models: tuple[Model, ...], host: Host, before: Dep
         services = tuple(
             replace(service, home=f"{before.layout.cache}/{service.name}")
             for service in before.services
-            if service.model == item.name
+            if service.model == item.name and not service.standin
         )
         same = (
             _as_engine_sees(wishes.get(item.name)) == _as_engine_sees(item)

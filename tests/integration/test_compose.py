@@ -249,6 +249,20 @@ def test_replicas_change_one_after_the_other_and_lose_no_request(boxed: Server) 
     command(boxed, "remove-model", "pair")
 
 
+def test_a_model_with_one_replica_loses_none_either_while_a_second_one_stands_in(boxed: Server) -> None:
+    command(boxed, "add-model", "solo", SECOND)
+    before = running(boxed)
+
+    def change() -> None:
+        boxed.sh("echo 'context: 512' >>/etc/llm-appliance/models.d/solo.yaml")
+        assert "solo: a second one stands in while it is replaced" in command(boxed, "install").stderr
+
+    lose_nothing(boxed, "solo", change)
+    after = running(boxed)
+    assert {name for name in {*before, *after} if before.get(name) != after.get(name)} == {"llm-appliance-solo-1"}
+    command(boxed, "remove-model", "solo")
+
+
 def test_what_does_not_start_is_taken_back_with_its_own_words(boxed: Server) -> None:
     before = running(boxed)
     done = command(boxed, "add-model", "bad", SECOND, "--set", "override-kv=nonsense", code=None)

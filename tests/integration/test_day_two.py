@@ -198,6 +198,36 @@ def test_upgrade_rollback_and_add_model_lose_no_request_where_a_second_replica_l
     shared.sh(f"rm {ECHO}.edited-*")
 
 
+def test_a_model_with_one_replica_loses_no_request_either_where_a_second_one_has_room_for_a_while(
+    shared: Server,
+) -> None:
+    server, spec = shared, "/etc/llm-appliance/models.d/solo.yaml"
+    command(server, "add-model", "solo", "--engine", "dummy", "--set", "text=Old.")
+    pid = ("systemctl", "show", "-P", "MainPID", "llm-appliance-model@solo")
+    before = server.run(*pid).stdout
+
+    def change() -> None:
+        server.sh(f"sed -i 's/text: .*/text: New./' {spec}")
+        told = command(server, "install").stderr
+        assert "solo: a second one stands in while it is replaced" in told
+        assert product.chat(server, "?", model="solo").startswith("New.")
+        command(server, "rollback")
+        assert product.chat(server, "?", model="solo").startswith("Old.")
+        server.sh(f"sed -i 's/^options:/options:\\n  nosuch: \"1\"/' {spec}")
+        failed = command(server, "install", code=7).stderr
+        assert "solo_0 failed" in failed and "is back" in failed, "what does not start never takes the place"
+
+    lose_nothing(server, "solo", change)
+    assert server.run(*pid).stdout != before
+    there = server.sh("systemctl list-units --all 'llm-appliance*'; ls /etc/systemd/system /var/cache/llm-appliance")
+    assert "solo_0" not in there.stdout
+    kept = [int(line.split()[0]) for line in command(server, "generations", "list").stdout.splitlines()[1:]]
+    first = kept[-4]
+    assert kept[-4:] == [first, first + 2, first + 4, first + 5], "a step with a stand-in stays only where it failed"
+    command(server, "remove-model", "solo")
+    server.sh(f"rm -f {spec}.edited-*")
+
+
 def test_a_model_with_one_replica_ends_its_answers_before_it_is_restarted(shared: Server) -> None:
     text = " ".join(str(number) for number in range(40))
     command(shared, "add-model", "slow", "--engine", "dummy", "--set", f"text={text}", "--set", "token-delay=0.2")
@@ -217,7 +247,7 @@ def test_a_model_with_one_replica_ends_its_answers_before_it_is_restarted(shared
 def test_who_restarts_or_stops_a_model_cuts_off_nobody_but_with_now(shared: Server) -> None:
     """With llama.cpp, which ends at once when it is told to."""
     long = [{"role": "user", "content": SMOKE["endless"]["prompt"]}]
-    body = {"model": "smoke", "messages": long, "temperature": 0, "max_tokens": 1500, "stream": True}
+    body = {"model": "smoke", "messages": long, "temperature": 0, "max_tokens": 3800, "stream": True}
     try:
         for words, whole in ((("restart",), True), (("restart", "--now"), False), (("stop",), True)):
             shared.run("llm-appliance", "verify")

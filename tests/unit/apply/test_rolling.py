@@ -10,12 +10,13 @@ from appliance import specfile
 from appliance.apply import Generations, apply
 from appliance.apply.rolling import one_by_one, touched
 from appliance.cli.upgrade import lines
-from appliance.domain.changes import Changeset
+from appliance.domain.changes import Changeset, Record
 from appliance.domain.deployment import Deployment
 from appliance.domain.service import Load, Service
 from appliance.domain.spec import ModelSpec
 from appliance.errors import UnhealthyError
 from appliance.flows.upgrade import Step
+from appliance.plan.standin import with_standins
 from appliance.render.pages import render
 from tests.unit.apply.test_converge import Silent
 from tests.unit.recorded import Answer, DiskMachine
@@ -82,8 +83,11 @@ def test_new_and_old_replicas_must_fit_beside_each_other() -> None:
 class Told:
     """Notes what is asked of the gateway, among the programs that are run; some replicas never answer."""
 
-    def __init__(self, machine: DiskMachine, sick: tuple[str, ...] = ()) -> None:
-        self._machine, self._sick = machine, sick
+    def __init__(
+        self, machine: DiskMachine, sick: tuple[str, ...] = (), error: type[BaseException] = UnhealthyError
+    ) -> None:
+        self._machine, self._sick, self._error = machine, sick, error
+        self.trouble = ""
 
     def drain(self, deployment: Deployment, names: tuple[str, ...]) -> None:
         self._machine.effects.append(("drain", *names))
@@ -95,7 +99,10 @@ class Told:
         self._machine.effects.append(("ready", name))
         if name in self._sick:
             self._sick = ()
-            raise UnhealthyError(f"{name} failed: exit status 1")
+            raise self._error(f"{name} failed: exit status 1")
+
+    def answers(self, deployment: Deployment) -> str:
+        return self.trouble
 
 
 class Site:
@@ -112,6 +119,24 @@ class Site:
         changes: Changeset = render(plan, specfile.files(plan.spec, {}, self.layout))
         apply(changes, self.generations, self.machine, Silent(), lambda: None, Told(self.machine, sick))
         return self.story()
+
+    def change(
+        self, *items: ModelSpec, sick: tuple[str, ...] = (), error: type[BaseException] = UnhealthyError
+    ) -> list[str]:
+        """Change what runs by way of a step with stand-ins."""
+        plan = deployment(*items, host=CONTAINER, where=self.layout)
+        before = self.record().deployment
+        bridged = with_standins(before, plan, tuple(service.name for service in before.started), CONTAINER)
+        steward = Told(self.machine, sick, error)
+        for step in (bridged, plan):
+            files = render(step, specfile.files(step.spec, {}, self.layout))
+            apply(files, self.generations, self.machine, Silent(), lambda: None, steward)
+        return self.story()
+
+    def record(self) -> Record:
+        record = self.generations.record()
+        assert record
+        return record
 
     def story(self) -> list[str]:
         """Return what happened to replicas, in order."""
@@ -168,14 +193,67 @@ def test_when_the_second_does_not_answer_it_is_the_first_to_go_back(site: Site) 
     assert site.story() == [*of(1), *of(2), *of(2), *of(1), "update", "start all"]
 
 
+def test_what_is_back_and_does_not_answer_is_named(site: Site) -> None:
+    steward = Told(site.machine, ("b_1",))
+    steward.trouble = "a failed: exit status 9"
+    plan = deployment(item("a"), item("b", replicas=2, context=1024), host=CONTAINER, where=site.layout)
+    files = render(plan, specfile.files(plan.spec, {}, site.layout))
+    with pytest.raises(UnhealthyError, match="generation 1 is back, but a failed: exit status 9"):
+        apply(files, site.generations, site.machine, Silent(), lambda: None, steward)
+
+
 def test_a_second_time_nothing_is_told_anybody(site: Site) -> None:
     story = site.bring(item("a"), item("b", replicas=2, context=512))
     assert story == ["start all"]
 
 
+def test_a_stand_in_answers_before_the_only_replica_is_stopped_and_goes_when_that_is_back(site: Site) -> None:
+    assert site.change(item("a", context=1024), item("b", replicas=2, context=512)) == [
+        "update model-a_0", "start model-a_0", "ready a_0",
+        "drain a", "stop model-a", "release a", "update model-a", "start model-a", "ready a", "update", "start all",
+        "drain a_0", "stop model-a_0", "release a_0", "update", "start all",
+    ]  # fmt: skip
+
+
+def test_the_step_with_a_stand_in_is_none_that_a_rollback_leads_to(site: Site) -> None:
+    site.change(item("a", context=1024), item("b", replicas=2, context=512))
+    record = site.record()
+    assert (record.generation, record.fallback, record.confirmed) == (3, 1, True)
+    assert not record.deployment.passing
+    assert site.machine.names(f"{site.layout.state}/generations") == ("1", "3")
+
+
+def test_when_the_stand_in_does_not_answer_the_replica_is_never_touched(site: Site) -> None:
+    with pytest.raises(UnhealthyError, match="a_0 failed: exit status 1\ngeneration 1 is back"):
+        site.change(item("a", context=1024), item("b", replicas=2, context=512), sick=("a_0",))
+    story = site.story()
+    assert story[:3] == ["update model-a_0", "start model-a_0", "ready a_0"]
+    assert not any("stop model-a" == line or "drain a" == line for line in story)
+    assert site.record().generation == 1
+
+
+def test_after_a_run_that_was_killed_on_the_way_the_next_one_ends_it(site: Site) -> None:
+    class Killed(BaseException):
+        """The power went."""
+
+    with pytest.raises(Killed):
+        site.change(item("a", context=1024), item("b", replicas=2, context=512), sick=("a",), error=Killed)
+    record = site.record()
+    assert (record.deployment.passing, record.confirmed, record.fallback) == (True, False, 1)
+    site.story()
+    site.machine.effects.clear()
+    story = site.bring(item("a", context=1024), item("b", replicas=2, context=512))
+    assert story == ["drain a_0", "stop model-a_0", "release a_0", "update", "start all"]
+    assert (site.record().generation, site.record().fallback) == (3, 1)
+    assert "2" not in site.machine.names(f"{site.layout.state}/generations")
+
+
 def test_the_gap_is_said_in_words() -> None:
     plain = Step(model="a", old="vllm 1", new="vllm 2", replicas=2, restarts=True, gap=None)
     assert lines((plain,)) == ["a: vllm 1 -> vllm 2; its 2 replicas change one after the other, no request is lost"]
+    assert lines((replace(plain, replicas=1),))[0].endswith(
+        "a second one stands in while it is replaced, no request is lost"
+    )
     assert lines((replace(plain, gap=42.4),))[0].endswith(
         "does not answer while it starts: about 42 s, as the last time"
     )
