@@ -43,6 +43,8 @@ LEFT_BY_DEBOOTSTRAP = (
     "var/log/apt",
     "debootstrap",
 )
+# What Debian does by itself at midnight and at six: it would hold dpkg's lock, and write where a test has just looked.
+DAILY = ("apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer")
 EMPTY_DIRECTORIES = ("var/lib/apt/lists/partial", "var/cache/apt/archives/partial", "var/log/apt")
 
 
@@ -57,6 +59,7 @@ class Recipe:
     apt_options: str
     certificates: tuple[tuple[str, str], ...]
     start: tuple[str, ...]
+    daily: tuple[str, ...]
     code: str
 
     @property
@@ -117,6 +120,7 @@ def _recipe() -> Recipe:
             (path.name, path.read_text()) for path in sorted(Path("/", EXTRA_CERTIFICATES).glob("*.crt"))
         ),
         start=START,
+        daily=DAILY,
         code=inspect.getsource(_build) + inspect.getsource(_make_fresh),
     )
 
@@ -185,6 +189,8 @@ def _make_fresh(root: Path, recipe: Recipe) -> None:
             path.unlink(missing_ok=True)
     for name in EMPTY_DIRECTORIES:
         (root / name).mkdir(parents=True)
+    for name in recipe.daily:
+        (root / "etc/systemd/system" / name).symlink_to("/dev/null")
     # Every server gives itself an identity when it boots for the first time.
     (root / "etc/machine-id").write_text("")
     bus_id = root / "var/lib/dbus/machine-id"
