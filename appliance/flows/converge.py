@@ -152,7 +152,7 @@ def bring_about(site: Site, changes: Changeset, source: Source, *, doubted: str 
         try:
             first, last = bring(bridge, asked), bring(changes, ())
         finally:
-            standins.tidy(bridge)
+            standins.tidy(site, bridge)
         report = replace(
             last, changed=standins.lasting(first.changed + last.changed, bridge, changes),
             kept=first.kept + last.kept, edits=first.edits + last.edits,

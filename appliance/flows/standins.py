@@ -48,8 +48,12 @@ def lasting(changed: tuple[str, ...], bridge: Changeset, changes: Changeset) -> 
     return tuple(sorted({*changed} - passing))
 
 
-def tidy(bridge: Changeset) -> None:
-    """Remove what the stand-ins kept for themselves: caches that nobody reads again."""
+def tidy(site: Site, bridge: Changeset) -> None:
+    """Remove what the stand-ins kept for themselves: caches that nobody reads again; say so where they run still."""
+    record = site.generations.record()
+    if record and record.deployment.passing:
+        site.progress.note("not ended: stand-ins run still; llm-appliance install takes them away")
+        return
     for service in bridge.deployment.services:
         if service.standin:
             shutil.rmtree(service.home, ignore_errors=True)
