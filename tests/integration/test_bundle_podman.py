@@ -10,23 +10,24 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration import product
+from tests.integration import boxes, product
+from tests.integration.boxes import (
+    ANSWER,
+    BARE,
+    BUNDLE,
+    CREATE,
+    INSTALL,
+    LOCAL,
+    OTHER,
+    QUESTION,
+    SECOND,
+    SERVING,
+    WHOLE,
+)
 from tests.integration.conftest import remove_image
 from tests.integration.faults import SLOW
 from tests.integration.lab import Lab, Server, base_into, podman_into
 from tests.integration.lab.docker import PODMAN_PACKAGES, ready_for_podman
-from tests.integration.test_bundle import PLACE, fetch
-from tests.integration.test_bundle_compose import (
-    ANSWER,
-    BUNDLE,
-    INSTALL,
-    LOCAL,
-    QUESTION,
-    SECOND,
-    WHOLE,
-    damage_a_layer,
-    payloads,
-)
 
 OWN = "ours/llama:2"
 """An image of the operator's, in OCI's form, which no Docker builds."""
@@ -66,38 +67,24 @@ def made(lab: Lab, podded: str, tmp_path_factory: pytest.TempPathFactory) -> Mad
         process = product.install(server, "--runtime", "compose")
         assert process.wait(timeout=2400) == 0, process.output
         ours = images(server, "llm-appliance/")
-        server.run("llm-appliance", "bundle", "keygen", f"{PLACE}/vendor")
-        words = ("llm-appliance", "bundle", "create", "--sign", f"{PLACE}/vendor.key", "--runtime", "compose")
-        done = server.run(*words, "-o", BUNDLE, timeout=600)
-        print(done.stderr, done.stdout, flush=True)
-        server.run(*words, "-o", f"{PLACE}/again/boxed.llmb", timeout=600)
-        server.run("cmp", BUNDLE, f"{PLACE}/again/boxed.llmb")
-        server.sh(
-            "sed 's/A tiny chat model that shows/A tiny chat model that SHOWS/' "
-            f"{product.CHECKOUT}/appliance/smoke/smoke.gguf >/srv/second.gguf"
-        )
+        boxes.create(server)
         engine = next(name for name in ours if "llama-cpp" in name)
         server.write("/srv/on-top/Dockerfile", f"FROM {engine}\nCOPY note /note\n")
         server.write("/srv/on-top/note", "on top\n")
         server.run("podman", "build", "--tag", f"docker.io/{OWN}", "/srv/on-top")
-        server.run("llm-appliance", "add-model", "second", "/srv/second.gguf", "--image", OWN, timeout=300)
-        done = server.run(*words, "-o", SECOND, "--base", BUNDLE, timeout=600)
+        server.run("llm-appliance", "add-model", "second", OTHER, "--image", OWN, timeout=300)
+        done = server.run(*CREATE, "-o", SECOND, "--base", BUNDLE, timeout=600)
         print(done.stdout, flush=True)
-        make_whole(server, (*words, "--model", "smoke=builtin:smoke"))
-        for name in ("boxed.llmb", "boxed.llmb.install", "second.llmb", "whole.llmb", "whole.llmb.install"):
-            fetch(server, f"{PLACE}/{name}", home / name)
-    for path in home.glob("*.install"):
-        path.chmod(0o755)
+        make_whole(server)
+        boxes.take_away(server, home)
     return Made(home, ours)
 
 
-def make_whole(server: Server, words: tuple[str, ...]) -> None:
+def make_whole(server: Server) -> None:
     """Make a bundle for a machine without Podman, whose packages come along."""
-    host = json.loads(server.run("llm-appliance", "detect", "--json").stdout)
-    host["data"]["docker"] = {}
-    server.write("/root/bare.json", json.dumps(host))
+    boxes.describe_bare(server)
     added = [word for name in PODMAN_PACKAGES for word in ("--package", name)]
-    done = server.run(*words, "-o", WHOLE, "--host", "/root/bare.json", *added, timeout=1200)
+    done = server.run(*CREATE, "--model", "smoke=builtin:smoke", "-o", WHOLE, "--host", BARE, *added, timeout=1200)
     print(done.stderr, done.stdout, flush=True)
 
 
@@ -116,17 +103,14 @@ def target(lab: Lab, podded: str, made: Made) -> Iterator[Server]:
     """A server with Podman, without network, Python and images, after the first command."""
     with lab.boot("boxed", network=False, image=podded) as server:
         assert server.run("which", "python3", "docker", check=False).stdout == ""
-        assert [line for line in server.run("ip", "-br", "link").stdout.splitlines() if line.split()[0] == "eth0"] == []
+        assert boxes.without_network(server)
         assert images(server) == {}
-        for name in ("boxed.llmb", "boxed.llmb.install"):
-            server.put(made.home / name, f"{PLACE}/{name}")
+        boxes.bring(server, made.home, "boxed.llmb")
         refused_without_the_socket(server)
-        refused_while_a_layer_is_damaged(server, made)
-        process = server.popen(f"{BUNDLE}.install")
-        code = process.wait(timeout=600)
-        print(process.output, flush=True)
-        assert code == 0
-        assert f"smoke answers: {ANSWER}" in process.output
+        boxes.refused_while_a_layer_is_damaged(server, made.home)
+        assert images(server) == {}, "Podman got no whole stream then"
+        assert server.sh("ls -d /var/tmp/api_load* /var/tmp/storage*", check=False).stdout == ""
+        assert f"smoke answers: {ANSWER}" in boxes.install(server, BUNDLE)
         yield server
 
 
@@ -137,19 +121,8 @@ def refused_without_the_socket(server: Server) -> None:
     server.run("systemctl", "start", "podman.socket")
 
 
-def refused_while_a_layer_is_damaged(server: Server, made: Made) -> None:
-    """Podman gets no whole stream then, and has nothing of it afterwards."""
-    damage_a_layer(server, made.home / "boxed.llmb")
-    done = server.run(f"{BUNDLE}.install", check=False, timeout=300)
-    assert (done.code, "damaged in bytes" in done.stderr, "layer-" in done.stderr) == (5, True, True), done
-    assert images(server) == {}
-    assert server.sh("ls -d /var/tmp/api_load* /var/tmp/storage*", check=False).stdout == ""
-    assert not server.exists("/var/lib/llm-appliance/current")
-    server.put(made.home / "boxed.llmb", BUNDLE)
-
-
 def test_containers_answer_where_no_registry_and_no_network_is(target: Server, made: Made) -> None:
-    assert containers(target) == ["llm-appliance-gateway-1", "llm-appliance-smoke-1"]
+    assert containers(target) == SERVING
     assert images(target) == made.images
     assert product.chat(target, QUESTION) == ANSWER
     for again in (target.reboot, target.kill_power):
@@ -161,16 +134,7 @@ def test_containers_answer_where_no_registry_and_no_network_is(target: Server, m
 
 
 def test_a_second_bundle_brings_of_an_image_what_is_new_and_rollback_takes_it_back(target: Server, made: Made) -> None:
-    second = made.home / "second.llmb"
-    assert max(one["size"] for one in payloads(second, "image")) < 1 << 16
-    target.put(second, SECOND)
-    target.run(*INSTALL, SECOND, timeout=300)
-    for again in (False, True):
-        if again:
-            target.reboot()
-            target.run("llm-appliance", "verify", timeout=120)
-        assert product.chat(target, QUESTION, model="second")
-        assert product.chat(target, QUESTION) == ANSWER
+    boxes.add_second(target, made.home)
     assert images(target, "llm-appliance/") == made.images
     read = ("podman", "run", "--rm", "--network", "none", "--entrypoint")
     assert target.run(*read, "cat", OWN, "/note").stdout == "on top\n"
@@ -179,24 +143,20 @@ def test_a_second_bundle_brings_of_an_image_what_is_new_and_rollback_takes_it_ba
     ]
     assert len(set(whole)) == 1, "what lies in layers that were not carried is as it was"
     target.run("llm-appliance", "rollback", timeout=120)
-    assert containers(target) == ["llm-appliance-gateway-1", "llm-appliance-smoke-1"]
+    assert containers(target) == SERVING
 
 
 def test_the_inventory_names_the_layers_that_podman_has(target: Server) -> None:
-    from appliance.bundle.image import chains
-
-    told = json.loads(target.run("llm-appliance", "bundle", "inventory", "--json").stdout)["data"]["keys"]
+    told = boxes.inventory(target)
     for name in images(target):
         (row,) = json.loads(target.run("podman", "image", "inspect", name).stdout)
-        layers = [one.removeprefix("sha256:") for one in row["RootFS"]["Layers"]]
-        assert set(chains(layers)) <= set(told)
+        assert boxes.chained(row) <= told
 
 
 def test_a_bundle_that_builds_on_layers_which_podman_lost_is_refused(target: Server) -> None:
     target.run("systemctl", "stop", "llm-appliance", timeout=60)
     target.sh("podman rm --all --force; podman rmi --all --force")
-    done = target.run(*INSTALL, SECOND, check=False, timeout=120)
-    assert (done.code, "builds on what is not on this machine" in done.stderr) == (5, True), done
+    boxes.refused_without_its_base(target)
     target.run(*INSTALL, BUNDLE, "--allow-older", timeout=300)
     assert product.chat(target, QUESTION) == ANSWER
 
@@ -210,13 +170,9 @@ def test_no_image_is_left_behind(target: Server) -> None:
 def test_podman_comes_along_where_it_was_put_in(lab: Lab, made: Made) -> None:
     with lab.boot("whole", network=False) as server:
         ready_for_podman(server)
-        for name in ("whole.llmb", "whole.llmb.install"):
-            server.put(made.home / name, f"{PLACE}/{name}")
-        process = server.popen(f"{WHOLE}.install", "--packages")
-        code = process.wait(timeout=600)
-        print(process.output, flush=True)
-        assert code == 0
-        assert containers(server) == ["llm-appliance-gateway-1", "llm-appliance-smoke-1"]
+        boxes.bring(server, made.home, "whole.llmb")
+        boxes.install(server, WHOLE, "--packages")
+        assert containers(server) == SERVING
         assert product.chat(server, QUESTION) == ANSWER
         server.reboot()
         server.run("llm-appliance", "verify", timeout=120)
